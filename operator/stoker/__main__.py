@@ -1,0 +1,38 @@
+"""``stoker ROLE``: one image, several processes; a role's code is imported only when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from stoker import __version__
+
+ROLES = {
+    "operator": ("stoker.main", "reconciles Stoker's resources in a cluster"),
+    "gateway": ("stoker.gateway.main", "policy service and answer relay beside Envoy, in an ApiGateway's pods"),
+    "agent": ("stoker.agent.main", "metrics, readiness and drain beside an engine, in a ModelDeployment's pods"),
+    "fetch": ("stoker.fetch.main", "downloads weights into the cache, in a ModelDeployment's pods"),
+}
+
+USAGE = "usage: stoker ROLE\n\n" + "\n".join(f"  {role:<9} {what}" for role, (_, what) in ROLES.items()) + "\n"
+
+
+def main() -> int:
+    """Run the role named by the first argument; 2 when there is no such role."""
+    arguments = sys.argv[1:]
+    if arguments[:1] in (["-h"], ["--help"]):
+        sys.stdout.write(USAGE)
+        return 0
+    if arguments[:1] == ["--version"]:
+        sys.stdout.write(f"stoker {__version__}\n")
+        return 0
+    if not arguments or arguments[0] not in ROLES:
+        sys.stderr.write(USAGE)
+        return 2
+    module, _ = ROLES[arguments[0]]
+    result: int = importlib.import_module(module).main(arguments[1:])
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())

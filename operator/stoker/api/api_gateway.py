@@ -1,0 +1,139 @@
+"""ApiGateway: one authenticated, OpenAI-compatible endpoint for the models of a namespace or more."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from stoker.api.base import (
+    ApiModel,
+    Cel,
+    Condition,
+    KindInfo,
+    KubernetesObject,
+    LabelSelector,
+    NamespaceSelection,
+    PrinterColumn,
+    Quantity,
+    Resource,
+    StatusModel,
+)
+
+
+class PublishedModels(ApiModel):
+    """Which ModelDeployments this gateway publishes; a ModelDeployment's `gateways` must allow it, too."""
+
+    selector: LabelSelector | None = None
+    """Labels of the ModelDeployments. Default: all."""
+    namespaces: NamespaceSelection = NamespaceSelection()
+    """Namespaces of the ModelDeployments."""
+
+
+class Auth(ApiModel):
+    """Who may call."""
+
+    admin_key: bool = True
+    """Makes ApiKey <gateway>-admin, so that three objects are enough to start. false removes it."""
+
+
+class Limits(ApiModel):
+    """Bounds on a single request."""
+
+    max_request_bytes: Quantity = "32Mi"
+    """Largest request body; a larger one is answered with 413."""
+
+
+class Expose(ApiModel):
+    """How the endpoint is reached."""
+
+    cel_rules: ClassVar[tuple[Cel, ...]] = (
+        Cel("!has(self.nodePort) || self.type != 'ClusterIP'", "expose.nodePort needs expose.type NodePort or LoadBalancer"),
+        Cel(
+            "!has(self.loadBalancerClass) || self.type == 'LoadBalancer'",
+            "expose.loadBalancerClass needs expose.type LoadBalancer",
+        ),
+    )
+
+    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
+    """Type of the gateway's Service."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 80
+    """Port of the Service."""
+    node_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Fixed port on every node. Default: Kubernetes chooses one."""
+    load_balancer_class: Annotated[str, Field(max_length=253)] | None = None
+    """Which load-balancer implementation serves it."""
+    annotations: Annotated[dict[str, str], Field(max_length=64)] | None = None
+    """Annotations of the Service."""
+
+
+class ApiGatewaySpec(ApiModel):
+    """One authenticated endpoint."""
+
+    replicas: Annotated[int, Field(ge=0, le=100)] = 2
+    """Gateway pods."""
+    models: PublishedModels = PublishedModels()
+    """Which models it publishes."""
+    auth: Auth = Auth()
+    """Who may call."""
+    limits: Limits = Limits()
+    """Bounds on a single request."""
+    expose: Expose = Expose()
+    """How the endpoint is reached."""
+    resources: KubernetesObject | None = None
+    """Requests and limits of the Envoy container, as in a Pod. Default: requests of 100m CPU and 128Mi memory."""
+    pod_template: KubernetesObject | None = None
+    """Merged last over the generated pod template, lists by name, mountPath or containerPort."""
+
+
+class ModelCounts(StatusModel):
+    """Published models by state."""
+
+    total: int = 0
+    """Models this gateway publishes."""
+    ready: int = 0
+    """Models with at least one ready replica."""
+
+
+class ApiGatewayStatus(StatusModel):
+    """What Stoker made of it."""
+
+    observed_generation: int = 0
+    """The metadata.generation that was last acted on."""
+    url: str | None = None
+    """Base URL for OpenAI clients, ending in /v1."""
+    models: ModelCounts = ModelCounts()
+    """Published models by state."""
+    keys: int = 0
+    """ApiKeys that are let in now."""
+    replicas: int = 0
+    """Gateway pods that exist."""
+    ready_replicas: int = 0
+    """Gateway pods that serve."""
+    admin_secret_name: str | None = None
+    """Secret with the generated admin key (key `apiKey`)."""
+    conditions: Annotated[list[Condition], Field(max_length=16)] = []
+    """Ready and Programmed; Reconciling and Stalled while true."""
+
+
+class ApiGateway(Resource):
+    """One authenticated, OpenAI-compatible endpoint for the models of one or more namespaces."""
+
+    info: ClassVar[KindInfo] = KindInfo(
+        kind="ApiGateway",
+        plural="apigateways",
+        singular="apigateway",
+        short_names=("sgw",),
+        columns=(
+            PrinterColumn("URL", ".status.url"),
+            PrinterColumn("Ready", ".status.conditions[?(@.type=='Ready')].status"),
+            PrinterColumn("Reason", ".status.conditions[?(@.type=='Ready')].reason"),
+            PrinterColumn("Replicas", ".status.readyReplicas", "integer"),
+            PrinterColumn("Age", ".metadata.creationTimestamp", "date"),
+            PrinterColumn("Models", ".status.models.ready", "integer", priority=1),
+            PrinterColumn("Message", ".status.conditions[?(@.type=='Ready')].message", priority=1),
+        ),
+    )
+
+    spec: ApiGatewaySpec = ApiGatewaySpec()
+    status: ApiGatewayStatus = ApiGatewayStatus()

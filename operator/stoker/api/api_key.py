@@ -1,0 +1,98 @@
+"""ApiKey: who may call a gateway, with a key of which Stoker keeps only the hash."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from stoker.api.base import (
+    ApiModel,
+    Cel,
+    Condition,
+    KindInfo,
+    LocalObjectReference,
+    PrinterColumn,
+    Resource,
+    SecretName,
+    Sha256,
+    StatusModel,
+)
+
+
+class ApiKeySpec(ApiModel):
+    """Who may call which models."""
+
+    cel_rules: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "!(has(self.sha256) && has(self.secretName))",
+            "secretName and sha256 exclude each other: with sha256 you keep the key yourself and no Secret is made",
+        ),
+    )
+
+    gateway_ref: LocalObjectReference
+    """The ApiGateway this key opens, in the same namespace."""
+    owner: Annotated[str, Field(max_length=256)] | None = None
+    """The person or service the key belongs to, such as alice@example.com."""
+    models: Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]], Field(min_length=1, max_length=64)] = ["*"]
+    """Models the key may use, by served name; * and ? match as in a shell. Others are neither listed nor found."""
+    expires_at: datetime | None = None
+    """When the key stops working."""
+    secret_name: SecretName | None = None
+    """Secret that receives the generated key under `apiKey`. Default: the name of this object."""
+    sha256: Sha256 | None = None
+    """Hash of a key that you made yourself (printf %s "$KEY" | sha256sum): safe in Git, no Secret is made."""
+    suspend: bool = False
+    """Stops the key until it is false again."""
+
+
+class KeyHash(StatusModel):
+    """A hash the gateway accepts."""
+
+    sha256: Sha256
+    """SHA-256 of the key, in hex."""
+    created_at: datetime
+    """When the key was made."""
+    expires_at: datetime | None = None
+    """When this hash stops working, after a rotation."""
+
+
+class ApiKeyStatus(StatusModel):
+    """What Stoker made of it."""
+
+    observed_generation: int = 0
+    """The metadata.generation that was last acted on."""
+    secret_ref: LocalObjectReference | None = None
+    """Secret with the generated key."""
+    prefix: str | None = None
+    """First characters of the key, to recognise it by."""
+    keys: Annotated[list[KeyHash], Field(max_length=4)] = []
+    """Hashes the gateway accepts: the current one, and after a rotation the previous one for its grace period."""
+    rotated: str | None = None
+    """Value of the annotation stoker.dev/rotate that was last acted on."""
+    conditions: Annotated[list[Condition], Field(max_length=16)] = []
+    """Ready; Reconciling and Stalled while true."""
+
+
+class ApiKey(Resource):
+    """Who may call a gateway; Stoker keeps only the key's hash, the key itself is in a Secret or with you."""
+
+    info: ClassVar[KindInfo] = KindInfo(
+        kind="ApiKey",
+        plural="apikeys",
+        singular="apikey",
+        short_names=("sak",),
+        columns=(
+            PrinterColumn("Gateway", ".spec.gatewayRef.name"),
+            PrinterColumn("Ready", ".status.conditions[?(@.type=='Ready')].status"),
+            PrinterColumn("Reason", ".status.conditions[?(@.type=='Ready')].reason"),
+            PrinterColumn("Prefix", ".status.prefix"),
+            PrinterColumn("Age", ".metadata.creationTimestamp", "date"),
+            PrinterColumn("Owner", ".spec.owner", priority=1),
+            PrinterColumn("Message", ".status.conditions[?(@.type=='Ready')].message", priority=1),
+        ),
+    )
+
+    spec: ApiKeySpec
+    status: ApiKeyStatus = ApiKeyStatus()

@@ -1,0 +1,164 @@
+"""InferenceEngine: which engine, and how it runs in this namespace."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from stoker.api.base import (
+    ApiModel,
+    Cel,
+    Condition,
+    KindInfo,
+    KubernetesList,
+    KubernetesObject,
+    LocalObjectReference,
+    PrinterColumn,
+    Quantity,
+    Resource,
+    StatusModel,
+)
+
+EngineType = Literal["LlamaCpp"]
+Vendor = Literal["NVIDIA", "AMD", "Intel", "None"]
+Arguments = Annotated[list[Annotated[str, Field(max_length=4096)]], Field(max_length=128)]
+
+
+class Accelerator(ApiModel):
+    """The devices this engine computes on."""
+
+    cel_rules: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "self.vendor != 'None' || !has(self.resourceName)",
+            "accelerator.resourceName needs a vendor: set vendor to NVIDIA, AMD or Intel, or remove resourceName",
+        ),
+    )
+
+    vendor: Vendor = "NVIDIA"
+    """NVIDIA, AMD, Intel, or None for an engine that computes on the CPU. Chooses the default image."""
+    resource_name: Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")] | None = None
+    """Extended resource that one device is requested by, such as nvidia.com/gpu or nvidia.com/mig-1g.10gb. Default: nvidia.com/gpu, amd.com/gpu or gpu.intel.com/xe, by vendor."""
+
+
+class Cache(ApiModel):
+    """Where downloaded weights are kept."""
+
+    cel_rules: ClassVar[tuple[Cel, ...]] = (
+        Cel("(self.type == 'HostPath') == has(self.path)", "cache.path is given exactly when cache.type is HostPath"),
+        Cel(
+            "self.type == 'PersistentVolumeClaim' || !(has(self.storageClassName) || has(self.accessModes))",
+            "cache.storageClassName and cache.accessModes belong to cache.type PersistentVolumeClaim",
+        ),
+        Cel(
+            "self.type != 'PersistentVolumeClaim' || has(self.size)",
+            "cache.size is required with cache.type PersistentVolumeClaim",
+        ),
+        Cel(
+            "!(self.type == 'PersistentVolumeClaim' && oldSelf.type == 'PersistentVolumeClaim') || "
+            "(has(self.storageClassName) == has(oldSelf.storageClassName) && "
+            "(!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName))",
+            "cache.storageClassName cannot be changed: delete the engine's cache claim and make a new InferenceEngine",
+        ),
+        Cel(
+            "!(self.type == 'PersistentVolumeClaim' && oldSelf.type == 'PersistentVolumeClaim') || "
+            "(has(self.accessModes) == has(oldSelf.accessModes) && "
+            "(!has(self.accessModes) || self.accessModes == oldSelf.accessModes))",
+            "cache.accessModes cannot be changed: delete the engine's cache claim and make a new InferenceEngine",
+        ),
+    )
+
+    type: Literal["EmptyDir", "PersistentVolumeClaim", "HostPath"] = "EmptyDir"
+    """EmptyDir: weights live as long as the pod. PersistentVolumeClaim: one claim, <engine>-cache, shared by all models of this engine. HostPath: a directory of the node that an admin has prepared."""
+    storage_class_name: Annotated[str, Field(max_length=253)] | None = None
+    """StorageClass of the claim. Default: the cluster's default class. Cannot be changed later."""
+    size: Quantity | None = None
+    """Size of the claim, or limit of the EmptyDir."""
+    access_modes: (
+        Annotated[list[Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]], Field(min_length=1, max_length=3)]
+        | None
+    ) = None
+    """Access modes of the claim. Default: ReadWriteOnce. More than one replica, or more than one node, needs ReadWriteMany. Cannot be changed later."""
+    path: Annotated[str, Field(max_length=1024, pattern=r"^/[^:]+$")] | None = None
+    """Directory on the node, with type: HostPath; it must be writable for the engine's user."""
+
+
+class InferenceEngineSpec(ApiModel):
+    """Which engine, on which hardware, with which pod settings; ModelDeployments refer to it."""
+
+    type: EngineType
+    """The inference server: LlamaCpp (llama.cpp's llama-server; GGUF models on GPU or CPU)."""
+    image: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    """Container image. Default: the pinned image of the engine table for the accelerator."""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    """Pull policy of the engine's container. Default: IfNotPresent."""
+    image_pull_secrets: Annotated[list[LocalObjectReference], Field(max_length=16)] | None = None
+    """Secrets for the registry, in this namespace."""
+    accelerator: Accelerator = Accelerator()
+    """The devices this engine computes on."""
+    args: Arguments = []
+    """Arguments for every model on this engine, after the generated ones. Flags that Stoker manages (host, port, model, alias, metrics, keys) are refused by name."""
+    env: KubernetesList | None = None
+    """Environment variables of the engine's container, as in a Pod."""
+    env_from: KubernetesList | None = None
+    """Sources of environment variables of the engine's container, as in a Pod."""
+    resources: KubernetesObject | None = None
+    """Requests and limits of the engine's container, as in a Pod. Accelerators are added from the model's `gpus`."""
+    shared_memory_size: Quantity | None = None
+    """Size of /dev/shm. Default: 1Gi where a replica uses more than one device, else the container runtime's own."""
+    node_selector: Annotated[dict[str, str], Field(max_length=64)] | None = None
+    """Labels that a node must have."""
+    tolerations: KubernetesList | None = None
+    """Taints that the pods accept, as in a Pod."""
+    affinity: KubernetesObject | None = None
+    """Affinity of the pods, as in a Pod."""
+    topology_spread_constraints: KubernetesList | None = None
+    """Topology spread constraints, as in a Pod."""
+    runtime_class_name: Annotated[str, Field(max_length=253)] | None = None
+    """RuntimeClass of the pods, such as nvidia."""
+    priority_class_name: Annotated[str, Field(max_length=253)] | None = None
+    """PriorityClass of the pods."""
+    scheduler_name: Annotated[str, Field(max_length=253)] | None = None
+    """Scheduler of the pods."""
+    cache: Cache = Cache()
+    """Where downloaded weights are kept."""
+    startup_deadline_seconds: Annotated[int, Field(ge=10, le=86400)] | None = None
+    """How long the engine may take from its start until the model is loaded. Default: 600."""
+    pod_template: KubernetesObject | None = None
+    """Merged last over the generated pod template, lists by name, mountPath or containerPort: for what the other fields do not cover."""
+
+
+class InferenceEngineStatus(StatusModel):
+    """What Stoker made of it."""
+
+    observed_generation: int = 0
+    """The metadata.generation that was last acted on."""
+    image: str | None = None
+    """Image that new models on this engine get."""
+    models: int = 0
+    """How many ModelDeployments refer to this engine."""
+    conditions: Annotated[list[Condition], Field(max_length=16)] = []
+    """Ready; Reconciling and Stalled while true."""
+
+
+class InferenceEngine(Resource):
+    """Which engine serves models in this namespace, and how it runs: image, accelerator, resources, placement, weight cache."""
+
+    info: ClassVar[KindInfo] = KindInfo(
+        kind="InferenceEngine",
+        plural="inferenceengines",
+        singular="inferenceengine",
+        short_names=("ie",),
+        columns=(
+            PrinterColumn("Type", ".spec.type"),
+            PrinterColumn("Ready", ".status.conditions[?(@.type=='Ready')].status"),
+            PrinterColumn("Reason", ".status.conditions[?(@.type=='Ready')].reason"),
+            PrinterColumn("Models", ".status.models", "integer"),
+            PrinterColumn("Age", ".metadata.creationTimestamp", "date"),
+            PrinterColumn("Image", ".status.image", priority=1),
+            PrinterColumn("Message", ".status.conditions[?(@.type=='Ready')].message", priority=1),
+        ),
+    )
+
+    spec: InferenceEngineSpec
+    status: InferenceEngineStatus = InferenceEngineStatus()

@@ -1,0 +1,81 @@
+"""Names of children, labels and annotations: one place, so that whoever writes and whoever reads agree."""
+
+from __future__ import annotations
+
+import hashlib
+
+from stoker.api.base import GROUP, Resource
+
+FIELD_MANAGER = "stoker"
+
+MANAGED_BY = "app.kubernetes.io/managed-by"
+COMPONENT = "app.kubernetes.io/component"
+INSTANCE = "app.kubernetes.io/instance"
+NAME = "app.kubernetes.io/name"
+
+MANAGED_BY_VALUE = "stoker"
+"""Value of the managed-by label on every child."""
+
+OWNER_LABELS = {
+    "InferenceEngine": f"{GROUP}/inference-engine",
+    "ModelDeployment": f"{GROUP}/model-deployment",
+    "ApiGateway": f"{GROUP}/api-gateway",
+    "ApiKey": f"{GROUP}/api-key",
+}
+"""Label that leads from a child to its owner, by the owner's kind; its value is the owner's name."""
+
+ROUTABLE_LABEL = f"{GROUP}/routable"
+"""Pod label; "false" takes a pod out of routing while its ReplicaSet keeps it."""
+
+RESOLVED_ANNOTATION = f"{GROUP}/resolved"
+"""On the child Deployment: the chosen values as JSON (design: chosen values stick)."""
+REFRESH_ANNOTATION = f"{GROUP}/refresh"
+"""On a ModelDeployment: a new value makes Stoker choose anew."""
+ROTATE_ANNOTATION = f"{GROUP}/rotate"
+"""On an ApiKey: a new value makes a new key; the old one goes on for its grace period."""
+
+KEY_SECRET_FIELD = "apiKey"
+"""Key in the Secret of an ApiKey."""
+SOURCE_TOKEN_FIELD = "token"
+"""Key in the Secret of a model source."""
+
+
+def child_labels(owner: Resource, component: str) -> dict[str, str]:
+    """Labels of every child; the owner label is what pruning selects on."""
+    return {
+        MANAGED_BY: MANAGED_BY_VALUE,
+        NAME: "stoker-" + component,
+        INSTANCE: owner.metadata.name,
+        COMPONENT: component,
+        OWNER_LABELS[owner.info.kind]: owner.metadata.name,
+    }
+
+
+def cache_claim_name(engine: str) -> str:
+    """PersistentVolumeClaim with the weights of an engine's models."""
+    return f"{engine}-cache"
+
+
+def routes_secret_name(gateway: str) -> str:
+    """Secret with what a gateway routes: models, limits, names of the key Secrets."""
+    return f"{gateway}-routes"
+
+
+def keys_secret_name(gateway: str, index: int) -> str:
+    """Secret with a slice of a gateway's key hashes; a Secret holds at most 1 MiB."""
+    return f"{gateway}-keys-{index}"
+
+
+def admin_key_name(gateway: str) -> str:
+    """ApiKey that Stoker makes for a gateway."""
+    return f"{gateway}-admin"
+
+
+def cluster_name(namespace: str, deployment: str) -> str:
+    """Envoy's name for the endpoints of a ModelDeployment."""
+    return f"{namespace}/{deployment}"
+
+
+def short_digest(text: str) -> str:
+    """16 hex digits of SHA-256: enough to tell sources apart, short enough for a folder name."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

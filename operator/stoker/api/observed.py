@@ -1,0 +1,86 @@
+"""What reading the cluster passes on to status: plain facts about children, already taken out of Kubernetes objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+FetchPhase = Literal["Waiting", "Downloading", "Verifying", "Retrying", "Failed", "Done"]
+
+
+@dataclass(frozen=True)
+class FetchProgress:
+    """What `stoker fetch` last wrote down in a pod (see stoker.fetch.progress)."""
+
+    phase: FetchPhase
+    file: str = ""
+    completed_bytes: int = 0
+    total_bytes: int | None = None
+    bytes_per_second: float = 0.0
+    reason: str = ""
+    """Cause of Retrying or Failed, such as SourceNotFound."""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class ObservedContainer:
+    """One container of a pod, init containers included."""
+
+    name: str
+    init: bool
+    ready: bool
+    started: bool
+    restarts: int
+    state: Literal["waiting", "running", "terminated"]
+    reason: str = ""
+    """Reason of the present state (ImagePullBackOff, CrashLoopBackOff, OOMKilled, Completed …)."""
+    message: str = ""
+    exit_code: int | None = None
+    last_reason: str = ""
+    """Reason of the last termination."""
+    last_exit_code: int | None = None
+    last_message: str = ""
+    image: str = ""
+
+
+@dataclass(frozen=True)
+class ObservedPod:
+    """One pod of a child Deployment."""
+
+    name: str
+    phase: str
+    ready: bool
+    terminating: bool
+    scheduled: bool
+    pod_ip: str
+    template_hash: str
+    containers: tuple[ObservedContainer, ...] = ()
+    unschedulable_message: str = ""
+    """The scheduler's words, when it found no node."""
+    created_at: float = 0.0
+    """Unix time."""
+    fetch: FetchProgress | None = None
+
+
+@dataclass(frozen=True)
+class ObservedDeployment:
+    """A child Deployment."""
+
+    generation: int = 0
+    observed_generation: int = 0
+    replicas: int = 0
+    updated_replicas: int = 0
+    ready_replicas: int = 0
+    available_replicas: int = 0
+    progress_reason: str = ""
+    """Reason of its Progressing condition."""
+    replica_failure: str = ""
+    """Message of its ReplicaFailure condition: pods that could not be created (quota, Pod Security)."""
+
+
+@dataclass(frozen=True)
+class ObservedWorkload:
+    """A child Deployment with its pods; deployment is None before it exists."""
+
+    deployment: ObservedDeployment | None
+    pods: tuple[ObservedPod, ...] = ()

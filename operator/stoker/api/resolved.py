@@ -1,0 +1,100 @@
+"""What resolving passes on to building: the object, what it refers to, and what was chosen for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from stoker.api.api_gateway import ApiGateway
+from stoker.api.api_key import ApiKey
+from stoker.api.base import StatusModel
+from stoker.api.inference_engine import InferenceEngine
+from stoker.api.model_deployment import ModelDeployment
+
+
+@dataclass(frozen=True)
+class OperatorSettings:
+    """What the chart tells the operator and every child depends on."""
+
+    stoker_image: str
+    """Image of the agent, fetch and gateway containers."""
+    stoker_image_pull_policy: str = "IfNotPresent"
+    envoy_image: str = "docker.io/envoyproxy/envoy:distroless-v1.40.0"
+    image_pull_secrets: tuple[str, ...] = ()
+    operator_namespace: str = "stoker-system"
+    operator_labels: dict[str, str] = field(default_factory=lambda: {"app.kubernetes.io/name": "stoker", "app.kubernetes.io/component": "operator"})
+    """Labels of the operator's own pods: NetworkPolicies let them reach agents and gateways."""
+    allow_pod_template: bool = True
+    cluster_scoped: bool = True
+    """False where the operator watches namespaces only: nodes and namespace labels cannot be read."""
+
+
+@dataclass(frozen=True)
+class ParsedSource:
+    """A model source, taken apart (by stoker.models.source)."""
+
+    scheme: Literal["http", "https", "file", "pvc"]
+    uri: str
+    files: tuple[str, ...]
+    """Names of the files, the one the engine opens first; several for a split GGUF."""
+    digest: str
+    """Folder in the weight cache; empty for file and pvc."""
+    claim: str = ""
+    """Name of the PersistentVolumeClaim (pvc)."""
+    path: str = ""
+    """Path inside the claim or on the node, without the file name (pvc, file)."""
+
+    @property
+    def downloaded(self) -> bool:
+        """Whether `stoker fetch` brings it."""
+        return self.scheme in ("http", "https")
+
+
+class ChosenValues(StatusModel):
+    """What was decided for a ModelDeployment; kept in an annotation so that an operator upgrade restarts no engine."""
+
+    model_generation: int
+    engine_uid: str
+    engine_generation: int
+    refresh: str = ""
+    engine_image: str
+    stoker_image: str
+    startup_deadline_seconds: int
+    context_length: Annotated[int, Field(ge=0)] | None = None
+
+
+@dataclass(frozen=True)
+class ResolvedModelDeployment:
+    """A ModelDeployment with its engine, source and chosen values: all that the children depend on."""
+
+    deployment: ModelDeployment
+    engine: InferenceEngine
+    source: ParsedSource
+    chosen: ChosenValues
+    gpus: int
+    """Devices of one replica, defaults applied."""
+    replicas: int
+    """Replicas wanted now."""
+    publishers: tuple[tuple[str, str], ...] = ()
+    """(namespace, name) of the gateways that publish it, sorted."""
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """A model as a gateway publishes it."""
+
+    deployment: ModelDeployment
+    stopped: bool
+
+
+@dataclass(frozen=True)
+class ResolvedApiGateway:
+    """An ApiGateway with the models it publishes and the keys it lets in."""
+
+    gateway: ApiGateway
+    models: tuple[PublishedModel, ...]
+    keys: tuple[ApiKey, ...]
+    token: str
+    """Bearer token between operator and gateway pods, kept in the routes Secret."""
