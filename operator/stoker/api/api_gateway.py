@@ -48,7 +48,10 @@ class Expose(ApiModel):
     """How the endpoint is reached."""
 
     cel_rules: ClassVar[tuple[Cel, ...]] = (
-        Cel("!has(self.nodePort) || self.type != 'ClusterIP'", "expose.nodePort needs expose.type NodePort or LoadBalancer"),
+        Cel(
+            "!has(self.nodePort) || self.type != 'ClusterIP'",
+            "expose.nodePort needs expose.type NodePort or LoadBalancer",
+        ),
         Cel(
             "!has(self.loadBalancerClass) || self.type == 'LoadBalancer'",
             "expose.loadBalancerClass needs expose.type LoadBalancer",

@@ -35,7 +35,9 @@ class ApiKeySpec(ApiModel):
     """The ApiGateway this key opens, in the same namespace."""
     owner: Annotated[str, Field(max_length=256)] | None = None
     """The person or service the key belongs to, such as alice@example.com."""
-    models: Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]], Field(min_length=1, max_length=64)] = ["*"]
+    models: Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]], Field(min_length=1, max_length=64)] = [
+        "*"
+    ]
     """Models the key may use, by served name; * and ? match as in a shell. Others are neither listed nor found."""
     expires_at: datetime | None = None
     """When the key stops working."""

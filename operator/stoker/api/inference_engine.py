@@ -75,7 +75,9 @@ class Cache(ApiModel):
     size: Quantity | None = None
     """Size of the claim, or limit of the EmptyDir."""
     access_modes: (
-        Annotated[list[Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]], Field(min_length=1, max_length=3)]
+        Annotated[
+            list[Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]], Field(min_length=1, max_length=3)
+        ]
         | None
     ) = None
     """Access modes of the claim. Default: ReadWriteOnce. More than one replica, or more than one node, needs ReadWriteMany. Cannot be changed later."""

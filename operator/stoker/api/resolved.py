@@ -24,7 +24,9 @@ class OperatorSettings:
     envoy_image: str = "docker.io/envoyproxy/envoy:distroless-v1.40.0"
     image_pull_secrets: tuple[str, ...] = ()
     operator_namespace: str = "stoker-system"
-    operator_labels: dict[str, str] = field(default_factory=lambda: {"app.kubernetes.io/name": "stoker", "app.kubernetes.io/component": "operator"})
+    operator_labels: dict[str, str] = field(
+        default_factory=lambda: {"app.kubernetes.io/name": "stoker", "app.kubernetes.io/component": "operator"}
+    )
     """Labels of the operator's own pods: NetworkPolicies let them reach agents and gateways."""
     allow_pod_template: bool = True
     cluster_scoped: bool = True
