@@ -1,0 +1,266 @@
+"""The API server over HTTP: get, list, create, server-side apply, delete and watch, in plain dicts.
+
+    async with await KubeClient.connect() as client:
+        deployment = await client.get(DEPLOYMENTS, "team-a", "qwen")
+        async for event in client.watch(SECRETS, "team-a", name="gateway-routes"):
+            ...
+
+Without the typed models of the Kubernetes library, which take longer to fill than the request takes. Imports are kept light,
+for the gateway's policy process uses this, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+
+from stoker.api.names import FIELD_MANAGER
+from stoker.cluster.connection import Connection, read_connection
+from stoker.cluster.errors import ApiError, ApiUnavailable
+from stoker.cluster.resource_types import Object, ResourceType
+from stoker.cluster.watching import WatchEvent, watch_objects
+
+__all__ = ["ApiError", "ApiUnavailable", "KubeClient", "Object", "ResourceType", "WatchEvent"]
+
+REQUEST_TIMEOUT_SECONDS = 30.0
+CONNECT_TIMEOUT_SECONDS = 5.0
+PAGE_SIZE = 500
+MAX_ATTEMPTS = 4
+
+JSON_TYPE = "application/json"
+APPLY_TYPE = "application/apply-patch+yaml"
+JSON_PATCH_TYPE = "application/json-patch+json"
+MERGE_PATCH_TYPE = "application/merge-patch+json"
+
+RequestObserver = Callable[[str, str, int], None]
+"""Called with verb, plural and HTTP status after every request; the operator counts its writes with it."""
+
+
+class KubeClient:
+    """A pool of connections to one API server."""
+
+    def __init__(self, connection: Connection, *, observer: RequestObserver | None = None) -> None:
+        self._connection = connection
+        self._observer = observer
+        context = connection.ssl_context()
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=64, ssl=context if context is not None else True, keepalive_timeout=60
+            ),
+            timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS, sock_connect=CONNECT_TIMEOUT_SECONDS),
+            headers={"Accept": JSON_TYPE, "User-Agent": FIELD_MANAGER},
+            auto_decompress=True,
+        )
+
+    @classmethod
+    async def connect(cls, *, observer: RequestObserver | None = None) -> Self:
+        """A client for the pod's own service account, or for KUBECONFIG."""
+        return cls(await read_connection(), observer=observer)
+
+    @property
+    def connection(self) -> Connection:
+        """What this client talks to."""
+        return self._connection
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._session.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def get(self, resource: ResourceType, namespace: str | None, name: str) -> Object | None:
+        """The object, or None where there is none."""
+        try:
+            return await self._request("get", resource, resource.path(namespace, name))
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def list(
+        self,
+        resource: ResourceType,
+        namespace: str | None = None,
+        *,
+        label_selector: str = "",
+        field_selector: str = "",
+    ) -> tuple[list[Object], str]:
+        """All objects, and the resourceVersion a watch continues from."""
+        items: list[Object] = []
+        query = {"limit": str(PAGE_SIZE)}
+        if label_selector:
+            query["labelSelector"] = label_selector
+        if field_selector:
+            query["fieldSelector"] = field_selector
+        while True:
+            page = await self._request("list", resource, resource.path(namespace), query=query)
+            for item in page.get("items") or []:
+                # Items of a list do not say what they are.
+                item.setdefault("kind", resource.kind)
+                item.setdefault("apiVersion", resource.api_version)
+                items.append(item)
+            token = page["metadata"].get("continue")
+            if not token:
+                return items, page["metadata"].get("resourceVersion", "")
+            query["continue"] = token
+
+    async def create(self, resource: ResourceType, obj: Object) -> Object:
+        """Make the object; ApiError with status 409 where one of this name exists."""
+        namespace = obj["metadata"].get("namespace")
+        return await self._request(
+            "create", resource, resource.path(namespace), method="POST", body=obj, query={"fieldManager": FIELD_MANAGER}
+        )
+
+    async def apply(self, resource: ResourceType, obj: Object) -> Object:
+        """Server-side apply: our fields become what ``obj`` says, everybody else's stay."""
+        metadata = obj["metadata"]
+        return await self._request(
+            "apply",
+            resource,
+            resource.path(metadata.get("namespace"), metadata["name"]),
+            method="PATCH",
+            body=obj,
+            content_type=APPLY_TYPE,
+            query={"fieldManager": FIELD_MANAGER, "force": "true"},
+        )
+
+    async def replace(self, resource: ResourceType, obj: Object) -> Object:
+        """Write the whole object; ApiError with status 409 when its resourceVersion is not the present one."""
+        metadata = obj["metadata"]
+        path = resource.path(metadata.get("namespace"), metadata["name"])
+        return await self._request(
+            "update", resource, path, method="PUT", body=obj, query={"fieldManager": FIELD_MANAGER}
+        )
+
+    async def merge(self, resource: ResourceType, namespace: str, name: str, patch: Object) -> Object:
+        """JSON merge patch: null removes."""
+        return await self._request(
+            "patch",
+            resource,
+            resource.path(namespace, name),
+            method="PATCH",
+            body=patch,
+            content_type=MERGE_PATCH_TYPE,
+            query={"fieldManager": FIELD_MANAGER},
+        )
+
+    async def patch_status(self, resource: ResourceType, namespace: str, name: str, status: Object) -> Object:
+        """Put our whole status in the place of the old one; what a merge would leave behind is gone."""
+        return await self._request(
+            "patch_status",
+            resource,
+            resource.path(namespace, name, "status"),
+            method="PATCH",
+            body=[{"op": "add", "path": "/status", "value": status}],
+            content_type=JSON_PATCH_TYPE,
+            query={"fieldManager": FIELD_MANAGER},
+        )
+
+    async def delete(self, resource: ResourceType, namespace: str, name: str, *, uid: str | None = None) -> None:
+        """Delete the object, and only this one when ``uid`` is given; it is fine if it is gone already."""
+        body: Object = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+        if uid:
+            body["preconditions"] = {"uid": uid}
+        try:
+            await self._request("delete", resource, resource.path(namespace, name), method="DELETE", body=body)
+        except ApiError as error:
+            # 409: a new object of the same name has taken its place.
+            if error.status not in (404, 409):
+                raise
+
+    def watch(
+        self, resource: ResourceType, namespace: str | None = None, *, name: str | None = None, label_selector: str = ""
+    ) -> AsyncIterator[WatchEvent]:
+        """Endless: LISTED with all objects first and after each gap, then every single change (see WatchEvent)."""
+        return watch_objects(self, resource, namespace, name=name, label_selector=label_selector)
+
+    async def _request(
+        self,
+        verb: str,
+        resource: ResourceType,
+        path: str,
+        *,
+        method: str = "GET",
+        body: Any = None,
+        content_type: str = JSON_TYPE,
+        query: dict[str, str] | None = None,
+    ) -> Object:
+        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        answer = await self._send(verb, resource, path, method, data, content_type, query)
+        parsed: Object = json.loads(answer)
+        return parsed
+
+    async def _send(
+        self,
+        verb: str,
+        resource: ResourceType,
+        path: str,
+        method: str,
+        data: bytes | None,
+        content_type: str,
+        query: dict[str, str] | None,
+    ) -> bytes:
+        """One request; again after a renewed token (401), when told to wait (429), or when an idle connection was cut.
+
+        All our verbs may be sent twice: what they say is the end, not the step; create answers 409 the second time.
+        """
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                async with self._session.request(
+                    method,
+                    self._connection.server + path,
+                    params=query,
+                    data=data,
+                    headers=self.headers(content_type, fresh=attempt > 1),
+                ) as response:
+                    text = await response.read()
+                    if self._observer is not None:
+                        self._observer(verb, resource.plural, response.status)
+                    if response.status < 300:
+                        return text
+                    error = ApiError.from_answer(response.status, text, path)
+                    wait = _retry_after(response.headers.get("Retry-After"))
+            except (aiohttp.ClientError, TimeoutError, OSError) as failure:
+                if self._observer is not None:
+                    self._observer(verb, resource.plural, 0)
+                if not isinstance(failure, aiohttp.ServerDisconnectedError) or attempt >= 2:
+                    raise ApiUnavailable(f"{method} {path}: {failure or type(failure).__name__}") from failure
+                continue
+            if attempt >= MAX_ATTEMPTS or not (error.status == 429 or (error.status == 401 and attempt == 1)):
+                raise error
+            if error.status == 429:
+                await asyncio.sleep(wait * (1 + random.random() / 2))  # noqa: S311
+
+    def headers(self, content_type: str = JSON_TYPE, *, fresh: bool = False) -> dict[str, str]:
+        """Headers with the credentials of this moment."""
+        headers = {"Content-Type": content_type}
+        token = self._connection.bearer_token(fresh=fresh)
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        return headers
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """The connections, for the watch."""
+        return self._session
+
+
+def _retry_after(header: str | None) -> float:
+    try:
+        return min(float(header or 1), 10.0)
+    except ValueError:
+        return 1.0
