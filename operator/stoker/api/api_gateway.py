@@ -9,7 +9,7 @@ from pydantic import Field
 from stoker.api.base import (
     ApiModel,
     Cel,
-    Condition,
+    Conditions,
     KindInfo,
     KubernetesObject,
     LabelSelector,
@@ -115,7 +115,7 @@ class ApiGatewayStatus(StatusModel):
     """Gateway pods that serve."""
     admin_secret_name: str | None = None
     """Secret with the generated admin key (key `apiKey`)."""
-    conditions: Annotated[list[Condition], Field(max_length=16)] = []
+    conditions: Conditions = []
     """Ready and Programmed; Reconciling and Stalled while true."""
 
 

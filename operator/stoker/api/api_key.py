@@ -10,7 +10,7 @@ from pydantic import Field
 from stoker.api.base import (
     ApiModel,
     Cel,
-    Condition,
+    Conditions,
     KindInfo,
     LocalObjectReference,
     PrinterColumn,
@@ -73,7 +73,7 @@ class ApiKeyStatus(StatusModel):
     """Hashes the gateway accepts: the current one, and after a rotation the previous one for its grace period."""
     rotated: str | None = None
     """Value of the annotation stoker.dev/rotate that was last acted on."""
-    conditions: Annotated[list[Condition], Field(max_length=16)] = []
+    conditions: Conditions = []
     """Ready; Reconciling and Stalled while true."""
 
 
@@ -94,6 +94,11 @@ class ApiKey(Resource):
             PrinterColumn("Owner", ".spec.owner", priority=1),
             PrinterColumn("Message", ".status.conditions[?(@.type=='Ready')].message", priority=1),
         ),
+    )
+
+    cel_rules: ClassVar[tuple[Cel, ...]] = (
+        # Not NAME_RULE: a key names no Service, and <gateway>-admin is longer than a gateway's name may be.
+        Cel("size(self.metadata.name) <= 63", "metadata.name must have at most 63 characters (it becomes a label's value)"),
     )
 
     spec: ApiKeySpec

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 GROUP = "stoker.dev"
@@ -28,6 +28,11 @@ class PreserveUnknown:
     """Marks a field whose content Kubernetes itself defines (affinity, env …): stored as it is, neither checked nor explained."""
 
     item: Literal["object", "array"] = "object"
+
+
+@dataclass(frozen=True)
+class IntOrString:
+    """Marks a string that may also be written as a number, as quantities are in Kubernetes."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,9 @@ DnsLabel = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_len
 SecretName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
 Quantity = Annotated[
     str,
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
     Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|e[0-9]+)?$", max_length=32),
+    IntOrString(),
 ]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", max_length=64)]
 
@@ -121,6 +128,9 @@ class Condition(StatusModel):
     """The cause, in one CamelCase word."""
     message: str = ""
     """What is the case, naming the object, and the next step."""
+
+
+Conditions = Annotated[list[Condition], Field(max_length=16), MapKeys(("type",))]
 
 
 class Metadata(StatusModel):

@@ -9,7 +9,7 @@ from pydantic import Field
 from stoker.api.base import (
     ApiModel,
     Cel,
-    Condition,
+    Conditions,
     KindInfo,
     KubernetesList,
     KubernetesObject,
@@ -139,7 +139,7 @@ class InferenceEngineStatus(StatusModel):
     """Image that new models on this engine get."""
     models: int = 0
     """How many ModelDeployments refer to this engine."""
-    conditions: Annotated[list[Condition], Field(max_length=16)] = []
+    conditions: Conditions = []
     """Ready; Reconciling and Stalled while true."""
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from stoker.api.base import (
     ApiModel,
     Cel,
-    Condition,
+    Conditions,
     KindInfo,
     KubernetesList,
     KubernetesObject,
@@ -175,7 +175,7 @@ class ModelDeploymentStatus(StatusModel):
     """Address of the engine inside the cluster, for tests by hand; clients use a gateway."""
     gateways: Annotated[list[str], Field(max_length=64)] = []
     """Gateways that publish this model, as namespace/name."""
-    conditions: Annotated[list[Condition], Field(max_length=16)] = []
+    conditions: Conditions = []
     """Ready; Reconciling and Stalled while true."""
 
 
