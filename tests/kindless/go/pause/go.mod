@@ -1,0 +1,3 @@
+module stoker.dev/kindless/pause
+
+go 1.24
