@@ -12,6 +12,20 @@ from stoker.codegen.yaml_text import yaml_text
 GENERATED_FOLDERS = ("crds", f"{chart.CHART}/templates/crds", "deploy", "docs/reference")
 """Nothing else lies here; a file that is no longer generated is stale."""
 
+OWN_REGISTRY = """\
+# With an image in a registry of yours, this is your kustomization; gateways, agents and downloads run the same image:
+#
+#   resources: [path/to/deploy]
+#   images:
+#     - name: ghcr.io/stoker-dev/stoker
+#       newName: registry.example.com/team/stoker
+#   replacements:
+#     - source: {kind: Deployment, name: stoker-operator, fieldPath: "spec.template.spec.containers.[name=operator].image"}
+#       targets:
+#         - select: {kind: Deployment, name: stoker-operator}
+#           fieldPaths: ["spec.template.spec.containers.[name=operator].env.[name=^STOKER_IMAGE$].value"]
+"""
+
 
 def generate(root: Path) -> dict[str, str]:
     """Every generated file by its path below ``root``."""
@@ -29,7 +43,7 @@ def generate(root: Path) -> dict[str, str]:
     files["docs/reference/chart-values.md"] = values.build_page((root / chart.CHART / "values.yaml").read_text())
     files["deploy/namespace.yaml"] = yaml_text(_namespace(), source="operator/stoker/codegen/files.py")
     files["deploy/stoker.yaml"] = _deploy_header() + chart.render_deploy(root, files)
-    files["deploy/kustomization.yaml"] = _kustomization(["../crds", "namespace.yaml", "stoker.yaml"])
+    files["deploy/kustomization.yaml"] = _kustomization(["../crds", "namespace.yaml", "stoker.yaml"]) + OWN_REGISTRY
     return files
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stoker.api import GROUP, KINDS, ApiKey
-from stoker.codegen.yaml_text import yaml_text
 
 READ = ("get", "list", "watch")
 CHILD = (*READ, "create", "patch", "delete")
@@ -125,7 +125,9 @@ def rules_text(rules: Iterable[Rule]) -> str:
             lines.append(f"# {rule.why}\n")
         previous = rule.why
         lines.append(
-            yaml_text([{"apiGroups": [rule.group], "resources": list(rule.resources), "verbs": list(rule.verbs)}])
+            f"- apiGroups: {json.dumps([rule.group])}\n"
+            f"  resources: {json.dumps(rule.resources)}\n"
+            f"  verbs: {json.dumps(rule.verbs)}\n"
         )
     return "".join(lines)
 

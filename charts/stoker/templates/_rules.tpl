@@ -1,0 +1,96 @@
+{{/* Written by `make generate` from operator/stoker/codegen/rbac.py; do not edit. */}}
+{{- define "stoker.rules.namespaced" -}}
+# Stoker's kinds: read them.
+- apiGroups: ["stoker.dev"]
+  resources: ["inferenceengines", "modeldeployments", "apigateways", "apikeys"]
+  verbs: ["get", "list", "watch"]
+# Stoker's kinds: report on them.
+- apiGroups: ["stoker.dev"]
+  resources: ["inferenceengines/status", "modeldeployments/status", "apigateways/status", "apikeys/status"]
+  verbs: ["get", "patch", "update"]
+# The <gateway>-admin key.
+- apiGroups: ["stoker.dev"]
+  resources: ["apikeys"]
+  verbs: ["create", "patch", "delete"]
+# Children: engines and gateways.
+- apiGroups: ["apps"]
+  resources: ["deployments"]
+  verbs: ["get", "list", "watch", "create", "patch", "delete"]
+# Children: addresses, identities, weight caches.
+- apiGroups: [""]
+  resources: ["services", "serviceaccounts", "persistentvolumeclaims"]
+  verbs: ["get", "list", "watch", "create", "patch", "delete"]
+# Children: who may reach engines and gateways.
+- apiGroups: ["networking.k8s.io"]
+  resources: ["networkpolicies"]
+  verbs: ["get", "list", "watch", "create", "patch", "delete"]
+# Children: gateways stay up while nodes are drained.
+- apiGroups: ["policy"]
+  resources: ["poddisruptionbudgets"]
+  verbs: ["get", "list", "watch", "create", "patch", "delete"]
+# Children: what a gateway's policy service may read.
+- apiGroups: ["rbac.authorization.k8s.io"]
+  resources: ["roles", "rolebindings"]
+  verbs: ["get", "list", "watch", "create", "patch", "delete"]
+# Granted to gateways (nobody can grant what they do not hold): the endpoints of models.
+- apiGroups: ["discovery.k8s.io"]
+  resources: ["endpointslices"]
+  verbs: ["get", "list", "watch"]
+# Generated keys, gateway configuration, source tokens: read by name, never listed.
+- apiGroups: [""]
+  resources: ["secrets"]
+  verbs: ["get", "create", "patch", "delete"]
+# Granted to gateways, for their own configuration Secrets by name; the operator itself does not use it.
+- apiGroups: [""]
+  resources: ["secrets"]
+  verbs: ["list", "watch"]
+# Chat templates, read by name.
+- apiGroups: [""]
+  resources: ["configmaps"]
+  verbs: ["get"]
+# Pods: why they do not start, how far downloads are; patch takes one out of routing.
+- apiGroups: [""]
+  resources: ["pods"]
+  verbs: ["get", "list", "watch", "patch"]
+# Events on Stoker's kinds.
+- apiGroups: [""]
+  resources: ["events"]
+  verbs: ["create", "patch"]
+- apiGroups: ["events.k8s.io"]
+  resources: ["events"]
+  verbs: ["create", "patch"]
+{{- end }}
+{{- define "stoker.rules.cluster" -}}
+# Whether a node offers the accelerator; which namespaces a selector means.
+- apiGroups: [""]
+  resources: ["nodes", "namespaces"]
+  verbs: ["get", "list", "watch"]
+# Framework: notices that the kinds are installed or changed.
+- apiGroups: ["apiextensions.k8s.io"]
+  resources: ["customresourcedefinitions"]
+  verbs: ["get", "list", "watch"]
+{{- end }}
+{{- define "stoker.rules.ownNamespace" -}}
+# Leader election.
+- apiGroups: ["coordination.k8s.io"]
+  resources: ["leases"]
+  verbs: ["get", "create", "patch", "update"]
+{{- end }}
+{{- define "stoker.rules.view" -}}
+# Joined to the built-in view role.
+- apiGroups: ["stoker.dev"]
+  resources: ["inferenceengines", "modeldeployments", "apigateways", "apikeys"]
+  verbs: ["get", "list", "watch"]
+- apiGroups: ["stoker.dev"]
+  resources: ["modeldeployments/scale"]
+  verbs: ["get"]
+{{- end }}
+{{- define "stoker.rules.edit" -}}
+# Joined to the built-in edit and admin roles.
+- apiGroups: ["stoker.dev"]
+  resources: ["inferenceengines", "modeldeployments", "apigateways", "apikeys"]
+  verbs: ["create", "update", "patch", "delete", "deletecollection"]
+- apiGroups: ["stoker.dev"]
+  resources: ["modeldeployments/scale"]
+  verbs: ["update", "patch"]
+{{- end }}
