@@ -1,0 +1,173 @@
+"""Making children what they should be, with as few writes as possible, and never touching what is not ours."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+
+from stoker.api import Resource
+from stoker.cluster.cache import Cache, Key, controller_uid
+from stoker.cluster.client import KubeClient
+from stoker.cluster.compare import APPLIED_ANNOTATION, applied_hash, content_hash, find_drift
+from stoker.cluster.errors import ApiError
+from stoker.cluster.resource_types import DEPLOYMENTS, SECRETS, Object, ResourceType, type_of
+from stoker.errors import Stalled, Waiting
+
+logger = logging.getLogger(__name__)
+
+# With this resourceVersion apply means "create": no object ever has it, so an existing one answers 409 and stays as it is.
+NOT_YET = "1"
+ATTEMPTS = 3
+
+
+class ChildWriter:
+    """Applies and prunes children; knows from the cache when nothing needs to be sent."""
+
+    def __init__(self, client: KubeClient, cache: Cache) -> None:
+        self._client = client
+        self._cache = cache
+        # What the API server made of our last write, by child: fields it answers differently are not sent again and again.
+        self._accepted: dict[tuple[ResourceType, Key], tuple[str, frozenset[str]]] = {}
+        # Hash and resourceVersion found equal before: nothing to compare.
+        self._settled: dict[tuple[ResourceType, Key], tuple[str, str]] = {}
+
+    async def apply_all(self, owner: Resource, children: Sequence[Object]) -> None:
+        """Apply every child that is not as it should be; pods come last, when all they need is there."""
+        first = [child for child in children if child["kind"] != DEPLOYMENTS.kind]
+        last = [child for child in children if child["kind"] == DEPLOYMENTS.kind]
+        for group in (first, last):
+            results = await asyncio.gather(*(self.apply(owner, child) for child in group), return_exceptions=True)
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+
+    async def apply(self, owner: Resource, desired: Object) -> Object:
+        """Make one child what ``desired`` says; the live object comes back."""
+        resource = type_of(desired)
+        key = (desired["metadata"]["namespace"], desired["metadata"]["name"])
+        wanted = content_hash(desired)
+        live = await self._read(resource, key)
+        for _ in range(ATTEMPTS):
+            if live is not None:
+                _check_ours(owner, resource, live)
+                if self._is_settled(resource, key, desired, wanted, live):
+                    return live
+            try:
+                answer = await self._send(resource, desired, wanted, live)
+            except ApiError as error:
+                if error.status != 409:
+                    raise _refusal(owner, resource, key, error) from error
+                # Somebody was quicker, or the name belongs to an object that the watch does not show: look at it.
+                live = await self._client.get(resource, *key)
+                continue
+            drift = find_drift(desired, answer)
+            if drift:
+                logger.warning(
+                    "%s %s/%s: the API server keeps other values than were applied, in %s",
+                    resource.kind,
+                    *key,
+                    ", ".join(sorted(drift)),
+                )
+            self._accepted[resource, key] = (wanted, drift)
+            self._settled[resource, key] = (wanted, answer["metadata"]["resourceVersion"])
+            if resource != SECRETS:
+                self._cache.put(resource, answer)
+            return answer
+        raise Waiting("ChildChanging", f"{resource.kind} {key[1]} is being changed by somebody else", retry_after=2.0)
+
+    async def prune(self, owner: Resource, keep: Iterable[Object]) -> None:
+        """Delete watched children of this owner that it should not have any more."""
+        wanted = {(type_of(c), (c["metadata"]["namespace"], c["metadata"]["name"])) for c in keep}
+        for resource, key in self._cache.children_of(owner.metadata.uid) - wanted:
+            await self.delete(owner, resource, key)
+
+    async def delete(self, owner: Resource, resource: ResourceType, key: Key) -> None:
+        """Delete a child, unless it belongs to somebody else."""
+        live = await self._read(resource, key)
+        if live is None or controller_uid(live) != owner.metadata.uid or "deletionTimestamp" in live["metadata"]:
+            return
+        logger.info("%s %s/%s is no longer needed", resource.kind, *key)
+        await self._client.delete(resource, *key, uid=live["metadata"]["uid"])
+
+    def forget(self, resource: ResourceType, key: Key) -> None:
+        """A child is gone: what was learned about it is of no use."""
+        self._accepted.pop((resource, key), None)
+        self._settled.pop((resource, key), None)
+
+    async def _read(self, resource: ResourceType, key: Key) -> Object | None:
+        if resource == SECRETS:
+            return await self._client.get(resource, *key)
+        return self._cache.child(resource, key)
+
+    def _is_settled(self, resource: ResourceType, key: Key, desired: Object, wanted: str, live: Object) -> bool:
+        version = live["metadata"]["resourceVersion"]
+        if self._settled.get((resource, key)) == (wanted, version):
+            return True
+        if applied_hash(live) != wanted:
+            return False
+        drift = find_drift(desired, live)
+        accepted_hash, accepted = self._accepted.get((resource, key), ("", frozenset()))
+        if drift and not (accepted_hash == wanted and drift <= accepted):
+            logger.info("%s %s/%s was changed by somebody else in %s", resource.kind, *key, ", ".join(sorted(drift)))
+            return False
+        self._settled[resource, key] = (wanted, version)
+        return True
+
+    async def _send(self, resource: ResourceType, desired: Object, wanted: str, live: Object | None) -> Object:
+        metadata = desired["metadata"]
+        body = {
+            **desired,
+            "metadata": {
+                **metadata,
+                "annotations": {**(metadata.get("annotations") or {}), APPLIED_ANNOTATION: wanted},
+                # Either way the write fails with 409 when the object is not the one that was looked at.
+                **({"resourceVersion": NOT_YET} if live is None else {"uid": live["metadata"]["uid"]}),
+            },
+        }
+        return await self._client.apply(resource, body)
+
+
+def _check_ours(owner: Resource, resource: ResourceType, live: Object) -> None:
+    metadata = live["metadata"]
+    name = metadata["name"]
+    uid = controller_uid(live)
+    if uid == owner.metadata.uid:
+        if "deletionTimestamp" in metadata:
+            raise Waiting(
+                "ChildTerminating", f"{resource.kind} {name} is being deleted; it is made anew then", retry_after=1.0
+            )
+        return
+    for reference in metadata.get("ownerReferences") or ():
+        if reference.get("controller") and (reference["kind"], reference["name"]) == (
+            owner.info.kind,
+            owner.metadata.name,
+        ):
+            raise Waiting(
+                "ChildTerminating",
+                f"{resource.kind} {name} of an earlier {owner.info.kind} {owner.metadata.name} is being deleted",
+                retry_after=1.0,
+            )
+    raise Stalled(
+        "NameTaken",
+        f"{resource.kind} {name} exists and does not belong to {owner.info.kind} {owner.metadata.name}: "
+        f"delete or rename it, or give the {owner.info.kind} another name",
+    )
+
+
+def _refusal(owner: Resource, resource: ResourceType, key: Key, error: ApiError) -> Exception:
+    """Turn a refusal that only a person can mend into a condition; everything else is tried again."""
+    if error.status in (400, 422):
+        return Stalled(
+            "ChildRejected",
+            f"Kubernetes refuses {resource.kind} {key[1]}: {error.message}. Change {owner.info.kind} {owner.metadata.name}",
+        )
+    if error.status == 403 and "being terminated" in error.message:
+        return Waiting("NamespaceTerminating", f"namespace {key[0]} is being deleted", retry_after=60.0)
+    if error.status == 403:
+        return Waiting(
+            "ChildForbidden",
+            f"Stoker may not write {resource.kind} {key[1]}: {error.message}. Give the operator this right or raise the quota",
+            retry_after=30.0,
+        )
+    return error

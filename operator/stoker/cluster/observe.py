@@ -1,0 +1,84 @@
+"""Plain facts out of Kubernetes objects, for computing status."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from stoker.api.observed import ObservedContainer, ObservedDeployment, ObservedPod
+from stoker.cluster.resource_types import Object
+
+ContainerState = Literal["waiting", "running", "terminated"]
+TEMPLATE_HASH = "pod-template-hash"
+_STATES: tuple[ContainerState, ...] = ("waiting", "running", "terminated")
+# Kubelet hands over up to 4 KiB of a container's last words; a status message shows less.
+_MESSAGE_LENGTH = 512
+
+
+def observe_pod(pod: Object) -> ObservedPod:
+    """A pod as status needs it."""
+    metadata, status = pod["metadata"], pod.get("status") or {}
+    conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}
+    scheduled = conditions.get("PodScheduled", {})
+    containers = [
+        *(_observe_container(seen, init=True) for seen in status.get("initContainerStatuses") or ()),
+        *(_observe_container(seen, init=False) for seen in status.get("containerStatuses") or ()),
+    ]
+    return ObservedPod(
+        name=metadata["name"],
+        phase=status.get("phase", "Pending"),
+        ready=conditions.get("Ready", {}).get("status") == "True",
+        terminating="deletionTimestamp" in metadata,
+        scheduled=bool((pod.get("spec") or {}).get("nodeName")),
+        pod_ip=status.get("podIP", ""),
+        template_hash=(metadata.get("labels") or {}).get(TEMPLATE_HASH, ""),
+        containers=tuple(containers),
+        unschedulable_message=str(scheduled.get("message", "")) if scheduled.get("reason") == "Unschedulable" else "",
+        created_at=datetime.fromisoformat(metadata["creationTimestamp"]).timestamp(),
+    )
+
+
+def _observe_container(seen: Object, *, init: bool) -> ObservedContainer:
+    state_name, state = _state(seen.get("state") or {})
+    _, last = _state(seen.get("lastState") or {})
+    return ObservedContainer(
+        name=seen["name"],
+        init=init,
+        ready=bool(seen.get("ready")),
+        started=bool(seen.get("started")),
+        restarts=int(seen.get("restartCount", 0)),
+        state=state_name,
+        reason=state.get("reason", ""),
+        message=state.get("message", "")[:_MESSAGE_LENGTH],
+        exit_code=state.get("exitCode"),
+        last_reason=last.get("reason", ""),
+        last_exit_code=last.get("exitCode"),
+        last_message=last.get("message", "")[:_MESSAGE_LENGTH],
+        image=seen.get("image", ""),
+    )
+
+
+def _state(state: Object) -> tuple[ContainerState, Object]:
+    for name in _STATES:
+        if name in state:
+            return name, state[name] or {}
+    return "waiting", {}
+
+
+def observe_deployment(deployment: Object | None) -> ObservedDeployment | None:
+    """A child Deployment as status needs it."""
+    if deployment is None:
+        return None
+    status = deployment.get("status") or {}
+    conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}
+    failure = conditions.get("ReplicaFailure", {})
+    return ObservedDeployment(
+        generation=deployment["metadata"].get("generation", 0),
+        observed_generation=status.get("observedGeneration", 0),
+        replicas=status.get("replicas", 0),
+        updated_replicas=status.get("updatedReplicas", 0),
+        ready_replicas=status.get("readyReplicas", 0),
+        available_replicas=status.get("availableReplicas", 0),
+        progress_reason=conditions.get("Progressing", {}).get("reason", ""),
+        replica_failure=failure.get("message", "") if failure.get("status") == "True" else "",
+    )

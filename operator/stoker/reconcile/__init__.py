@@ -1,0 +1,1 @@
+"""From an object's name to its children and status: one file per kind."""
