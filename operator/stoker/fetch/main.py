@@ -1,0 +1,98 @@
+"""Process of the init container: tries until the weights are there, and says all the while how it goes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+import structlog
+
+from stoker.errors import Stalled, StokerError, Waiting
+from stoker.fetch.cache import fetch_model
+from stoker.fetch.config import DEFAULT_PROGRESS_FILE, FetchConfig, parse_config
+from stoker.fetch.lock import SETTLE, CacheLock
+from stoker.fetch.progress import ProgressReport
+
+FIRST_DELAY = 1.0
+LONGEST_DELAY = 30.0
+TERMINATION_LOG = Path("/dev/termination-log")
+
+log = structlog.get_logger("fetch")
+
+
+def main(arguments: Sequence[str] = ()) -> int:
+    """0: the weights are there; 1: somebody has to change something; 2: wrong use; 143: told to stop."""
+    _configure_logs()
+    if arguments:
+        log.error("`stoker fetch` takes no arguments: its configuration is in STOKER_FETCH")
+        return 2
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # As PID 1 a process gets no default action: without a handler the pod would hang until its grace period ends.
+        signal.signal(number, _stop)
+    try:
+        config = parse_config(os.environ)
+    except Stalled as failure:
+        return _fail(ProgressReport(Path(DEFAULT_PROGRESS_FILE)), failure)
+    report = ProgressReport(config.progress_file)
+    try:
+        retry_until_fetched(config, report)
+    except Stalled as failure:
+        return _fail(report, failure)
+    except SystemExit as stop:
+        log.info("stopping; the next start goes on from here", status=stop.code)
+        raise
+    report.phase("Done")
+    return 0
+
+
+def retry_until_fetched(
+    config: FetchConfig, report: ProgressReport, *, first_delay: float = FIRST_DELAY, settle: float = SETTLE
+) -> None:
+    """Waits grow while nothing arrives and start small again after every byte that did: a source that cuts often is still a source."""
+    delay = first_delay
+    while True:
+        before = report.current.completed_bytes
+        try:
+            fetch_model(config, report, CacheLock(config.lock_file, settle=settle))
+        except Waiting as obstacle:
+            if report.current.completed_bytes > before:
+                delay = first_delay
+            pause = max(delay, obstacle.retry_after) * random.uniform(0.8, 1.2)  # noqa: S311
+            report.phase("Retrying", file=report.current.file, reason=obstacle.reason, message=obstacle.message)
+            time.sleep(pause)
+            delay = min(delay * 2, LONGEST_DELAY)
+        else:
+            return
+
+
+def _fail(report: ProgressReport, failure: StokerError) -> int:
+    report.phase("Failed", file=report.current.file, reason=failure.reason, message=failure.message)
+    try:
+        TERMINATION_LOG.write_text(f"{failure.reason}: {failure.message}")
+    except OSError:
+        log.debug("no termination log here")
+    return 1
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    for again in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(again, signal.SIG_IGN)
+    # No log line here: the signal may have come in the middle of one.
+    raise SystemExit(128 + number)
+
+
+def _configure_logs() -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+    )

@@ -1,0 +1,131 @@
+"""The process as the pod starts it, against a fake source."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stoker.fetch import main as main_module
+from stoker.fetch.config import CONFIG_VARIABLE, FetchConfig
+from stoker.fetch.main import main
+
+
+def environment(config: FetchConfig) -> dict[str, str]:
+    files = [{"name": file.name, "url": file.url, "sha256": file.sha256} for file in config.files]
+    document = {
+        "digest": config.digest,
+        "files": files,
+        "cache": str(config.cache),
+        "progressFile": str(config.progress_file),
+    }
+    return {CONFIG_VARIABLE: json.dumps(document)}
+
+
+def command(config: FetchConfig) -> subprocess.Popen[str]:
+    package_root = str(Path(main_module.__file__).parents[2])
+    return subprocess.Popen(
+        [sys.executable, "-m", "stoker", "fetch"],
+        env=os.environ | environment(config) | {"PYTHONPATH": package_root, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def progress(config: FetchConfig) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(config.progress_file.read_text())
+    return document
+
+
+def test_the_process_fetches_logs_lines_of_json_and_says_done(
+    fake_source: Any, make_config: Callable[..., FetchConfig]
+) -> None:
+    config = make_config(sha256=None)
+    process = command(config)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, output
+    assert [json.loads(line)["event"] for line in output.splitlines()][-1] == "done"
+    assert progress(config)["phase"] == "Done"
+    assert (config.folder / "model.gguf").read_bytes() == fake_source.files["model.gguf"]
+
+
+def test_weights_that_are_there_end_the_process_within_a_second(make_config: Callable[..., FetchConfig]) -> None:
+    config = make_config(sha256=None)
+    command(config).communicate(timeout=30)
+    started = time.monotonic()
+    process = command(config)
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert time.monotonic() - started < 1.0
+
+
+def test_a_stopped_process_keeps_its_part_and_the_next_one_goes_on(
+    fake_source: Any, make_config: Callable[..., FetchConfig]
+) -> None:
+    whole = fake_source.files["model.gguf"]
+    reached, go_on = threading.Event(), threading.Event()
+    # The connection stays open but sends only half, so the process is sure to be in the middle of the body.
+    fake_source.answer(cut_after=len(whole) // 2, after_body=lambda: (reached.set(), go_on.wait(20)))
+    config = make_config(sha256=None)
+    process = command(config)
+    assert reached.wait(20)
+    wait_until(lambda: (config.partial / "model.gguf").stat().st_size > 0)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=10)
+    go_on.set()
+    assert process.returncode == 143, output
+    assert (config.partial / "model.gguf").exists()
+    process = command(config)
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert int(fake_source.gets[1].headers["range"].removeprefix("bytes=").rstrip("-")) > 0
+    assert (config.folder / "model.gguf").read_bytes() == whole
+
+
+def test_a_failure_is_in_the_progress_file_and_in_the_termination_log(
+    fake_source: Any, make_config: Callable[..., FetchConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_source.files["model.gguf"] = b"<html>"
+    config = make_config()
+    for name, value in environment(config).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    assert main([]) == 1
+    assert (progress(config)["phase"], progress(config)["reason"]) == ("Failed", "NotGGUF")
+    assert main_module.TERMINATION_LOG.read_text().startswith("NotGGUF: ")
+
+
+def test_a_folder_that_cannot_be_written_says_whose_it_must_be(make_config: Callable[..., FetchConfig]) -> None:
+    from stoker.fetch.cache import explain_os_error
+
+    config = make_config()
+    found = explain_os_error(PermissionError(13, "Permission denied"), config.cache)
+    assert found.reason == "CacheNotWritable"
+    assert str(os.getuid()) in found.message
+
+
+def test_arguments_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["--now"]) == 2
+
+
+def wait_until(condition: Callable[[], bool], timeout: float = 10.0) -> None:
+    """Another process is watched here, which offers no event to await."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        try:
+            if condition():
+                return
+        except (OSError, ValueError):
+            pass
+        time.sleep(0.01)
+    pytest.fail("it did not happen in time")
