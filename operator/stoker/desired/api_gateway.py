@@ -1,0 +1,126 @@
+"""ApiGateway: Deployment, Service, rights, and the Secrets that tell its pods what to do."""
+
+from __future__ import annotations
+
+from stoker.api.api_gateway import ApiGateway
+from stoker.api.base import API_VERSION
+from stoker.api.names import admin_key_name, keys_secret_name, routes_secret_name
+from stoker.api.resolved import OperatorSettings, ResolvedApiGateway
+from stoker.desired.gateway_config import build_secrets, count_key_secrets
+from stoker.desired.gateway_pod import COMPONENT, ENVOY_PORT, POLICY_PORT, build_pod_template
+from stoker.desired.objects import Object, child, operator_peer, selector_labels
+
+__all__ = ["build_children", "build_secrets", "build_workload", "endpoint"]
+
+
+def build_children(resolved: ResolvedApiGateway, settings: OperatorSettings) -> list[Object]:
+    """All children, in the order in which they are applied: pods come last and find everything."""
+    return [*build_secrets(resolved), *build_workload(resolved, settings)]
+
+
+def build_workload(resolved: ResolvedApiGateway, settings: OperatorSettings) -> list[Object]:
+    """All children but the Secrets, which change far more often."""
+    gateway = resolved.gateway
+    children = [
+        child(gateway, COMPONENT, "v1", "ServiceAccount", gateway.metadata.name, automountServiceAccountToken=False),
+        *_secret_rights(gateway, count_key_secrets(resolved)),
+        _network_policy(gateway, settings),
+        _service(gateway),
+    ]
+    if gateway.spec.replicas > 1:
+        children.append(_disruption_budget(gateway))
+    if gateway.spec.auth.admin_key:
+        children.append(_admin_key(gateway))
+    children.append(_deployment(gateway, settings))
+    return children
+
+
+def endpoint(gateway: ApiGateway) -> str:
+    """Base URL inside the cluster, for OpenAI clients."""
+    port = "" if gateway.spec.expose.port == 80 else f":{gateway.spec.expose.port}"
+    return f"http://{gateway.metadata.name}.{gateway.metadata.namespace}.svc{port}/v1"
+
+
+def _deployment(gateway: ApiGateway, settings: OperatorSettings) -> Object:
+    return child(
+        gateway,
+        COMPONENT,
+        "apps/v1",
+        "Deployment",
+        gateway.metadata.name,
+        spec={
+            "replicas": gateway.spec.replicas,
+            "revisionHistoryLimit": 3,
+            "selector": {"matchLabels": selector_labels(gateway, COMPONENT)},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "template": build_pod_template(gateway, settings),
+        },
+    )
+
+
+def _service(gateway: ApiGateway) -> Object:
+    expose = gateway.spec.expose
+    port: Object = {"name": "http", "port": expose.port, "protocol": "TCP", "targetPort": "http"}
+    if expose.node_port is not None:
+        port["nodePort"] = expose.node_port
+    spec: Object = {"type": expose.type, "selector": selector_labels(gateway, COMPONENT), "ports": [port]}
+    if expose.load_balancer_class is not None:
+        spec["loadBalancerClass"] = expose.load_balancer_class
+    service = child(gateway, COMPONENT, "v1", "Service", gateway.metadata.name, spec=spec)
+    if expose.annotations:
+        service["metadata"]["annotations"] = dict(expose.annotations)
+    return service
+
+
+def _network_policy(gateway: ApiGateway, settings: OperatorSettings) -> Object:
+    return child(
+        gateway,
+        COMPONENT,
+        "networking.k8s.io/v1",
+        "NetworkPolicy",
+        gateway.metadata.name,
+        spec={
+            "podSelector": {"matchLabels": selector_labels(gateway, COMPONENT)},
+            "policyTypes": ["Ingress"],
+            "ingress": [
+                {"ports": [{"port": ENVOY_PORT, "protocol": "TCP"}]},
+                {"from": [operator_peer(settings)], "ports": [{"port": POLICY_PORT, "protocol": "TCP"}]},
+            ],
+        },
+    )
+
+
+def _disruption_budget(gateway: ApiGateway) -> Object:
+    return child(
+        gateway,
+        COMPONENT,
+        "policy/v1",
+        "PodDisruptionBudget",
+        gateway.metadata.name,
+        spec={"maxUnavailable": 1, "selector": {"matchLabels": selector_labels(gateway, COMPONENT)}},
+    )
+
+
+def _secret_rights(gateway: ApiGateway, key_secrets: int) -> list[Object]:
+    """The policy service reads its own Secrets by name and no others."""
+    api, name = "rbac.authorization.k8s.io", gateway.metadata.name
+    names = [routes_secret_name(name), *(keys_secret_name(name, index) for index in range(key_secrets))]
+    rule = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": names, "verbs": ["get", "list", "watch"]}
+    return [
+        child(gateway, COMPONENT, f"{api}/v1", "Role", name, rules=[rule]),
+        child(
+            gateway,
+            COMPONENT,
+            f"{api}/v1",
+            "RoleBinding",
+            name,
+            roleRef={"apiGroup": api, "kind": "Role", "name": name},
+            subjects=[{"kind": "ServiceAccount", "name": name, "namespace": gateway.metadata.namespace}],
+        ),
+    ]
+
+
+def _admin_key(gateway: ApiGateway) -> Object:
+    name = gateway.metadata.name
+    spec = {"gatewayRef": {"name": name}, "owner": f"admin of gateway {name}", "models": ["*"]}
+    return child(gateway, "admin-key", API_VERSION, "ApiKey", admin_key_name(name), spec=spec)

@@ -1,0 +1,103 @@
+"""Values chosen once for a ModelDeployment, kept in an annotation, so that an operator upgrade restarts no engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from stoker.api.inference_engine import InferenceEngine
+from stoker.api.model_deployment import ModelDeployment
+from stoker.api.names import REFRESH_ANNOTATION, RESOLVED_ANNOTATION
+from stoker.api.resolved import ChosenValues, OperatorSettings, ParsedSource
+from stoker.desired.objects import compact_json
+from stoker.engines import ENGINES
+from stoker.errors import Stalled
+
+DEFAULT_STARTUP_DEADLINE_SECONDS = 600
+
+
+def read_chosen(child_deployment: Mapping[str, Any] | None) -> ChosenValues | None:
+    """What was chosen before; None when nothing was, or when it cannot be understood any more."""
+    metadata = (child_deployment or {}).get("metadata") or {}
+    text = (metadata.get("annotations") or {}).get(RESOLVED_ANNOTATION)
+    if not isinstance(text, str):
+        return None
+    try:
+        return ChosenValues.model_validate_json(text)
+    except ValidationError:
+        # An annotation edited by hand: choosing anew is the only way on.
+        return None
+
+
+def write_chosen(chosen: ChosenValues) -> str:
+    """The annotation's value."""
+    return compact_json(chosen.model_dump(mode="json", by_alias=True, exclude_none=True))
+
+
+def choose(
+    deployment: ModelDeployment,
+    engine: InferenceEngine,
+    source: ParsedSource,
+    settings: OperatorSettings,
+    previous: ChosenValues | None,
+) -> ChosenValues:
+    """Keep what was chosen until somebody changes the ModelDeployment or its engine, or asks by annotation."""
+    fresh = _choose_anew(deployment, engine, source, settings)
+    if previous is not None and _cause(previous) == _cause(fresh):
+        return previous
+    return fresh
+
+
+def describe_update(
+    chosen: ChosenValues,
+    deployment: ModelDeployment,
+    engine: InferenceEngine,
+    source: ParsedSource,
+    settings: OperatorSettings,
+) -> str | None:
+    """What a new choice would change, for ``status.updateAvailable``."""
+    fresh = _choose_anew(deployment, engine, source, settings)
+    changes = [
+        f"{what}: {old} → {new}"
+        for what, old, new in (
+            ("engine image", chosen.engine_image, fresh.engine_image),
+            ("agent and downloader image", chosen.stoker_image, fresh.stoker_image),
+            ("startup deadline", chosen.startup_deadline_seconds, fresh.startup_deadline_seconds),
+            ("context length", chosen.context_length, fresh.context_length),
+        )
+        if old != new
+    ]
+    return "; ".join(changes) or None
+
+
+def _choose_anew(
+    deployment: ModelDeployment, engine: InferenceEngine, source: ParsedSource, settings: OperatorSettings
+) -> ChosenValues:
+    return ChosenValues(
+        model_generation=deployment.metadata.generation,
+        engine_uid=engine.metadata.uid,
+        engine_generation=engine.metadata.generation,
+        refresh=deployment.metadata.annotations.get(REFRESH_ANNOTATION, ""),
+        engine_image=engine_image(engine),
+        stoker_image=settings.stoker_image,
+        startup_deadline_seconds=engine.spec.startup_deadline_seconds or DEFAULT_STARTUP_DEADLINE_SECONDS,
+        context_length=deployment.spec.context_length,
+    )
+
+
+def engine_image(engine: InferenceEngine) -> str:
+    """The image that new models on this engine get."""
+    image = engine.spec.image or ENGINES[engine.spec.type].image(engine.spec.accelerator.vendor)
+    if image is None:
+        raise Stalled(
+            "ImageNotAvailable",
+            f"{ENGINES[engine.spec.type].title} has no image for accelerator.vendor {engine.spec.accelerator.vendor}: "
+            f"set spec.image of InferenceEngine {engine.metadata.name}",
+        )
+    return image
+
+
+def _cause(chosen: ChosenValues) -> tuple[int, str, int, str]:
+    return chosen.model_generation, chosen.engine_uid, chosen.engine_generation, chosen.refresh

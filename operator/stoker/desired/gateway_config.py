@@ -1,0 +1,105 @@
+"""What a gateway's pods are told, as Secrets: models and limits in one, key hashes in as many as they need."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from math import ceil
+from typing import Any
+
+from stoker.api.api_key import ApiKey
+from stoker.api.names import cluster_name, keys_secret_name, routes_secret_name
+from stoker.api.resolved import PublishedModel, ResolvedApiGateway
+from stoker.desired.gateway_pod import COMPONENT
+from stoker.desired.objects import Object, child, compact_json, secret_data
+from stoker.models.quantity import parse_quantity
+
+ENGINE_PORT = 8080
+FORMAT = 1
+
+# A Secret holds 1 MiB; buckets are not filled evenly, and the unevenness of hashes is far below a third.
+KEY_SECRET_BYTES = 600 * 1024
+
+
+def build_secrets(resolved: ResolvedApiGateway) -> list[Object]:
+    """Key Secrets first: routes names them."""
+    gateway = resolved.gateway
+    buckets = _key_buckets(resolved)
+    names = [keys_secret_name(gateway.metadata.name, index) for index in range(len(buckets))]
+    secrets = [
+        _secret(resolved, name, "keys.json", {"version": FORMAT, "keys": bucket})
+        for name, bucket in zip(names, buckets, strict=True)
+    ]
+    routes = {
+        "version": FORMAT,
+        "namespace": gateway.metadata.namespace,
+        "name": gateway.metadata.name,
+        "token": resolved.token,
+        "maxRequestBytes": int(parse_quantity(gateway.spec.limits.max_request_bytes)),
+        "keySecrets": names,
+        "models": [_model(model) for model in resolved.models],
+    }
+    return [*secrets, _secret(resolved, routes_secret_name(gateway.metadata.name), "routes.json", routes)]
+
+
+def count_key_secrets(resolved: ResolvedApiGateway) -> int:
+    """How many Secrets the key hashes take; at least one."""
+    return len(_key_buckets(resolved))
+
+
+def _secret(resolved: ResolvedApiGateway, name: str, field: str, content: Any) -> Object:
+    data = secret_data(**{field: compact_json(content)})
+    return child(resolved.gateway, COMPONENT, "v1", "Secret", name, type="Opaque", data=data)
+
+
+def _model(model: PublishedModel) -> Object:
+    deployment = model.deployment
+    namespace, name = deployment.key
+    return {
+        "name": deployment.served_name,
+        "aliases": list(deployment.spec.aliases),
+        "namespace": namespace,
+        "deployment": name,
+        "cluster": cluster_name(namespace, name),
+        "service": name,
+        "port": ENGINE_PORT,
+        "task": deployment.spec.task,
+        "stopped": model.stopped,
+        "created": _unix(deployment.metadata.creation_timestamp) or 0,
+    }
+
+
+def _key_buckets(resolved: ResolvedApiGateway) -> list[list[Object]]:
+    """By hash, not by position: a new key changes one Secret, not all that follow."""
+    rows = [row for key in sorted(resolved.keys, key=lambda key: key.key) for row in _key_rows(key)]
+    count = max(1, ceil(len(compact_json(rows)) / KEY_SECRET_BYTES))
+    buckets: list[list[Object]] = [[] for _ in range(count)]
+    for row in rows:
+        buckets[int(row["sha256"][:8], 16) % count].append(row)
+    return buckets
+
+
+def _key_rows(key: ApiKey) -> list[Object]:
+    """The hashes of one key; expiry travels along, since the gateway has a clock and this code has none."""
+    if key.spec.suspend or key.metadata.deletion_timestamp is not None:
+        return []
+    if key.spec.sha256:
+        hashes: list[tuple[str, datetime | None]] = [(key.spec.sha256, None)]
+    else:
+        hashes = [(entry.sha256, entry.expires_at) for entry in key.status.keys]
+    rows = []
+    for sha256, expires_at in hashes:
+        ends = [moment for moment in (expires_at, key.spec.expires_at) if moment is not None]
+        rows.append(
+            {
+                "sha256": sha256,
+                "name": key.metadata.name,
+                "owner": key.spec.owner or "",
+                "models": list(key.spec.models),
+                "expiresAt": _unix(min(ends)) if ends else None,
+            }
+        )
+    return rows
+
+
+def _unix(moment: datetime | None) -> int | None:
+    return int(moment.timestamp()) if moment else None

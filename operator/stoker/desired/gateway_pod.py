@@ -1,0 +1,148 @@
+"""The pod template of an ApiGateway: Envoy moves the bytes, the policy service decides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stoker.api.api_gateway import ApiGateway
+from stoker.api.names import child_labels, routes_secret_name
+from stoker.api.resolved import OperatorSettings
+from stoker.desired.merge import merge, merge_pod_template
+from stoker.desired.objects import (
+    RUN_DIRECTORY,
+    Object,
+    compact_json,
+    container_security,
+    http_probe,
+    pod_security,
+    pull_secrets,
+    selector_labels,
+)
+
+COMPONENT = "gateway"
+ENVOY_PORT = 8080
+POLICY_PORT = 9090
+
+# How long streams may go on after a gateway pod is told to leave.
+GRACE_SECONDS = 600
+
+_TOKEN_DIRECTORY = "/var/run/secrets/kubernetes.io/serviceaccount"
+_ENVOY_RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}}
+_POLICY_RESOURCES = {"requests": {"cpu": "50m", "memory": "96Mi"}}
+
+
+def build_pod_template(gateway: ApiGateway, settings: OperatorSettings) -> Object:
+    """What the pods look like; models, keys and limits are not here, so they never restart a gateway."""
+    labels = child_labels(gateway, COMPONENT)
+    template: Object = {
+        "metadata": {"labels": labels, "annotations": {"kubectl.kubernetes.io/default-container": "envoy"}},
+        "spec": {
+            "serviceAccountName": gateway.metadata.name,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": pod_security(),
+            "terminationGracePeriodSeconds": GRACE_SECONDS,
+            "affinity": {"podAntiAffinity": _spread_over_nodes(gateway)},
+            # A native sidecar: Envoy exits when its files are missing, and goes before the policy service on the way out.
+            "initContainers": [_policy_container(gateway, settings)],
+            "containers": [_envoy_container(gateway, settings)],
+            "volumes": [
+                {"name": "run", "emptyDir": {}},
+                {"name": "tmp", "emptyDir": {}},
+                {"name": "token", "projected": {"sources": _token_sources()}},
+            ],
+        },
+    }
+    secrets = pull_secrets(settings)
+    if secrets:
+        template["spec"]["imagePullSecrets"] = secrets
+    if gateway.spec.pod_template is not None:
+        template = merge_pod_template(template, gateway.spec.pod_template, f"ApiGateway {gateway.metadata.name}")
+        template["metadata"] = merge(template.get("metadata", {}), {"labels": labels})
+    return template
+
+
+def _policy_container(gateway: ApiGateway, settings: OperatorSettings) -> Object:
+    namespace, name = gateway.key
+    order = {
+        "namespace": namespace,
+        "name": name,
+        "routesSecret": routes_secret_name(name),
+        "directory": RUN_DIRECTORY,
+    }
+    return {
+        "name": "policy",
+        "image": settings.stoker_image,
+        "imagePullPolicy": settings.stoker_image_pull_policy,
+        "args": ["gateway"],
+        "restartPolicy": "Always",
+        "env": [
+            {"name": "STOKER_GATEWAY", "value": compact_json(order)},
+            _field_env("POD_NAME", "metadata.name"),
+            _field_env("POD_NAMESPACE", "metadata.namespace"),
+        ],
+        "ports": [{"name": "policy", "containerPort": POLICY_PORT, "protocol": "TCP"}],
+        # Passes when the files are written that Envoy needs to start.
+        "startupProbe": http_probe("/startup", "policy", period=1, timeout=5, failures=120),
+        "livenessProbe": http_probe("/healthz", "policy", period=10, timeout=5, failures=6),
+        "readinessProbe": http_probe("/readyz", "policy", period=2, timeout=5, failures=3),
+        "resources": _POLICY_RESOURCES,
+        "securityContext": container_security(),
+        "volumeMounts": [
+            _mount("run", RUN_DIRECTORY),
+            _mount("tmp", "/tmp"),  # noqa: S108 - a path in the container
+            _mount("token", _TOKEN_DIRECTORY, readOnly=True),
+        ],
+    }
+
+
+def _envoy_container(gateway: ApiGateway, settings: OperatorSettings) -> Object:
+    return {
+        "name": "envoy",
+        "image": settings.envoy_image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["/usr/local/bin/envoy"],
+        "args": [
+            "--config-path",
+            f"{RUN_DIRECTORY}/bootstrap.json",
+            "--log-level",
+            "warning",
+            # No shared memory is needed without hot restart, and there is none in a read-only container.
+            "--disable-hot-restart",
+            # Listeners that are replaced keep their streams for as long as a leaving pod does.
+            "--drain-time-s",
+            str(GRACE_SECONDS),
+        ],
+        "ports": [{"name": "http", "containerPort": ENVOY_PORT, "protocol": "TCP"}],
+        "readinessProbe": http_probe("/readyz", POLICY_PORT, period=2, timeout=5, failures=3),
+        # The policy service makes Envoy refuse new connections and answers when the last request is done.
+        "lifecycle": {"preStop": {"httpGet": {"path": "/drain", "port": POLICY_PORT}}},
+        "resources": gateway.spec.resources if gateway.spec.resources is not None else _ENVOY_RESOURCES,
+        "securityContext": container_security(),
+        "volumeMounts": [_mount("run", RUN_DIRECTORY), _mount("tmp", "/tmp")],  # noqa: S108
+    }
+
+
+def _token_sources() -> list[Object]:
+    """The usual files of a ServiceAccount, for the policy container alone."""
+    return [
+        {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
+    ]
+
+
+def _spread_over_nodes(gateway: ApiGateway) -> Object:
+    term = {
+        "labelSelector": {"matchLabels": selector_labels(gateway, COMPONENT)},
+        "topologyKey": "kubernetes.io/hostname",
+    }
+    return {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": term}]}
+
+
+def _field_env(name: str, path: str) -> Object:
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+def _mount(name: str, path: str, **more: Any) -> Object:
+    return {"name": name, "mountPath": path, **more}

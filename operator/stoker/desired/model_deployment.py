@@ -1,0 +1,267 @@
+"""ModelDeployment: from the object and its engine to Deployment, Service, ServiceAccount, NetworkPolicy and endpoint rights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from stoker.api.inference_engine import InferenceEngine
+from stoker.api.model_deployment import ModelDeployment
+from stoker.api.names import OWNER_LABELS, RESOLVED_ANNOTATION, ROUTABLE_LABEL
+from stoker.api.resolved import ChosenValues, OperatorSettings, ResolvedModelDeployment
+from stoker.desired.chosen import choose, write_chosen
+from stoker.desired.engine_pod import AGENT_PORT, COMPONENT, build_pod_template, engine_request, uses_claim_cache
+from stoker.desired.objects import NAMESPACE_NAME_LABEL, Object, child, operator_peer, selector_labels
+from stoker.desired.publishing import check_deployment, check_pod_template
+from stoker.engines import ENGINES
+from stoker.errors import Stalled, Waiting
+from stoker.models.source import parse_source
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An object that the pods cannot start without; ``key`` is empty when any content will do."""
+
+    kind: Literal["Secret", "ConfigMap", "PersistentVolumeClaim"]
+    name: str
+    key: str
+    field: str
+    """Where the user wrote it."""
+
+
+def resolve_model_deployment(
+    deployment: ModelDeployment,
+    engine: InferenceEngine | None,
+    settings: OperatorSettings,
+    *,
+    previous: ChosenValues | None,
+    publishers: tuple[tuple[str, str], ...] = (),
+) -> ResolvedModelDeployment:
+    """Put together all that the children depend on, and refuse what cannot work."""
+    name = deployment.metadata.name
+    if engine is None or engine.metadata.deletion_timestamp is not None:
+        raise Stalled(
+            "EngineNotFound",
+            f"ModelDeployment {name} names InferenceEngine {deployment.spec.engine_ref.name}, which does not exist in namespace "
+            f"{deployment.metadata.namespace}: create it, or correct spec.engineRef.name",
+        )
+    source = parse_source(deployment.spec.source)
+    check_deployment(deployment, settings)
+    check_pod_template(engine.spec.pod_template is not None, f"InferenceEngine {engine.metadata.name}", settings)
+    gpus = deployment.spec.gpus
+    if gpus is None:
+        gpus = 0 if engine.spec.accelerator.vendor == "None" else 1
+    resolved = ResolvedModelDeployment(
+        deployment=deployment,
+        engine=engine,
+        source=source,
+        chosen=choose(deployment, engine, source, settings, previous),
+        gpus=gpus,
+        replicas=deployment.spec.replicas,
+        publishers=tuple(sorted(publishers)),
+    )
+    ENGINES[engine.spec.type].check(engine_request(resolved))
+    _check_cache(resolved)
+    return resolved
+
+
+def referenced_objects(resolved: ResolvedModelDeployment) -> tuple[Reference, ...]:
+    """What has to exist before a pod can start: missing, it would be a pod that hangs in ContainerCreating."""
+    spec, references = resolved.deployment.spec, []
+    if spec.source.secret_ref:
+        references.append(Reference("Secret", spec.source.secret_ref.name, "token", "spec.source.secretRef"))
+    if spec.chat_template:
+        template = spec.chat_template.config_map_ref
+        references.append(Reference("ConfigMap", template.name, template.key, "spec.chatTemplate.configMapRef"))
+    if resolved.source.claim:
+        references.append(Reference("PersistentVolumeClaim", resolved.source.claim, "", "spec.source.uri"))
+    engine = f"spec.env of InferenceEngine {resolved.engine.metadata.name}"
+    references += _env_references(resolved.engine.spec.env, engine)
+    references += _env_references(spec.env, "spec.env")
+    references += _env_from_references(resolved.engine.spec.env_from, engine.replace("env", "envFrom", 1))
+    return tuple(dict.fromkeys(references))
+
+
+def missing_reference(deployment: ModelDeployment, reference: Reference) -> Waiting:
+    """The error for an object that is not there; its coming cannot be watched, so it is looked for again."""
+    reason = {"Secret": "SecretNotFound", "ConfigMap": "ConfigMapNotFound", "PersistentVolumeClaim": "ClaimNotFound"}
+    key = f" with key {reference.key!r}" if reference.key else ""
+    return Waiting(
+        reason[reference.kind],
+        f"ModelDeployment {deployment.metadata.name} needs {reference.kind} {reference.name}{key} in namespace "
+        f"{deployment.metadata.namespace} ({reference.field}): create it; Stoker looks again every 15 seconds",
+        retry_after=15.0,
+    )
+
+
+def build_children(resolved: ResolvedModelDeployment, settings: OperatorSettings) -> list[Object]:
+    """All children, in the order in which they are applied."""
+    children = [
+        _service_account(resolved.deployment),
+        _network_policy(resolved, settings),
+        _service(resolved.deployment),
+        _deployment(resolved, settings),
+    ]
+    if resolved.publishers:
+        children[:0] = _endpoint_rights(resolved)
+    return children
+
+
+def pod_selector(deployment: ModelDeployment) -> str:
+    """The label selector of the pods, as text (for ``/scale``)."""
+    return ",".join(f"{key}={value}" for key, value in sorted(selector_labels(deployment, COMPONENT).items()))
+
+
+def endpoint(deployment: ModelDeployment, engine: InferenceEngine) -> str:
+    """The engine's address inside the cluster."""
+    return f"http://{deployment.metadata.name}.{deployment.metadata.namespace}.svc:{ENGINES[engine.spec.type].port}/v1"
+
+
+def _deployment(resolved: ResolvedModelDeployment, settings: OperatorSettings) -> Object:
+    deployment, rollout = resolved.deployment, resolved.deployment.spec.rollout
+    # A rollout may wait for a whole drain and then for a whole start before it can advance by one replica.
+    at_least = rollout.drain_timeout_seconds + resolved.chosen.startup_deadline_seconds
+    built = child(
+        deployment,
+        COMPONENT,
+        "apps/v1",
+        "Deployment",
+        deployment.metadata.name,
+        spec={
+            "replicas": resolved.replicas,
+            "revisionHistoryLimit": 3,
+            "progressDeadlineSeconds": max(at_least, rollout.progress_deadline_seconds or 0),
+            "selector": {"matchLabels": selector_labels(deployment, COMPONENT)},
+            "strategy": _strategy(resolved),
+            "template": build_pod_template(resolved, settings),
+        },
+    )
+    # On the Deployment, not in its template: a new choice must not roll pods by the annotation alone.
+    built["metadata"]["annotations"] = {RESOLVED_ANNOTATION: write_chosen(resolved.chosen)}
+    return built
+
+
+def _strategy(resolved: ResolvedModelDeployment) -> Object:
+    chosen = resolved.deployment.spec.rollout.strategy
+    # A surge replica needs a spare device and a cache that two pods can mount; where they do not exist it would hang.
+    surge = not _is_exclusive_cache(resolved) and (chosen == "RollingUpdate" or resolved.gpus == 0)
+    if chosen == "Recreate" or (chosen == "Auto" and not surge and resolved.replicas <= 1):
+        return {"type": "Recreate"}
+    return {
+        "type": "RollingUpdate",
+        "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0} if surge else {"maxSurge": 0, "maxUnavailable": 1},
+    }
+
+
+def _is_exclusive_cache(resolved: ResolvedModelDeployment) -> bool:
+    modes = resolved.engine.spec.cache.access_modes or ["ReadWriteOnce"]
+    return uses_claim_cache(resolved) and "ReadWriteMany" not in modes
+
+
+def _check_cache(resolved: ResolvedModelDeployment) -> None:
+    if resolved.replicas > 1 and _is_exclusive_cache(resolved):
+        engine = resolved.engine
+        modes = ", ".join(engine.spec.cache.access_modes or ["ReadWriteOnce"])
+        raise Stalled(
+            "CacheNotShareable",
+            f"ModelDeployment {resolved.deployment.metadata.name} wants {resolved.replicas} replicas, but the cache claim of "
+            f"InferenceEngine {engine.metadata.name} is {modes}: set spec.replicas to 1, or use an engine whose cache has "
+            "accessModes [ReadWriteMany], or type EmptyDir",
+        )
+
+
+def _service(deployment: ModelDeployment) -> Object:
+    return child(
+        deployment,
+        COMPONENT,
+        "v1",
+        "Service",
+        deployment.metadata.name,
+        spec={
+            # Headless: gateways choose among the endpoints themselves.
+            "clusterIP": "None",
+            "selector": {**selector_labels(deployment, COMPONENT), ROUTABLE_LABEL: "true"},
+            "ports": [{"name": "http", "port": 8080, "protocol": "TCP", "targetPort": "http"}],
+        },
+    )
+
+
+def _service_account(deployment: ModelDeployment) -> Object:
+    return child(
+        deployment, COMPONENT, "v1", "ServiceAccount", deployment.metadata.name, automountServiceAccountToken=False
+    )
+
+
+def _network_policy(resolved: ResolvedModelDeployment, settings: OperatorSettings) -> Object:
+    deployment = resolved.deployment
+    gateways = [
+        {
+            "namespaceSelector": {"matchLabels": {NAMESPACE_NAME_LABEL: namespace}},
+            "podSelector": {"matchLabels": {OWNER_LABELS["ApiGateway"]: name}},
+        }
+        for namespace, name in resolved.publishers
+    ]
+    ingress: list[Object] = [{"from": [operator_peer(settings)], "ports": [{"port": AGENT_PORT, "protocol": "TCP"}]}]
+    if gateways:
+        ingress.insert(
+            0, {"from": gateways, "ports": [{"port": ENGINES[resolved.engine.spec.type].port, "protocol": "TCP"}]}
+        )
+    return child(
+        deployment,
+        COMPONENT,
+        "networking.k8s.io/v1",
+        "NetworkPolicy",
+        deployment.metadata.name,
+        spec={
+            "podSelector": {"matchLabels": selector_labels(deployment, COMPONENT)},
+            "policyTypes": ["Ingress"],
+            "ingress": ingress,
+        },
+    )
+
+
+def _endpoint_rights(resolved: ResolvedModelDeployment) -> list[Object]:
+    """What the publishing gateways may see here; owned by the model, for owner references never cross namespaces."""
+    deployment = resolved.deployment
+    name = f"{deployment.metadata.name}-endpoints"
+    api = "rbac.authorization.k8s.io"
+    rule = {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]}
+    return [
+        child(deployment, COMPONENT, f"{api}/v1", "Role", name, rules=[rule]),
+        child(
+            deployment,
+            COMPONENT,
+            f"{api}/v1",
+            "RoleBinding",
+            name,
+            roleRef={"apiGroup": api, "kind": "Role", "name": name},
+            subjects=[
+                {"kind": "ServiceAccount", "name": gateway, "namespace": namespace}
+                for namespace, gateway in resolved.publishers
+            ],
+        ),
+    ]
+
+
+def _env_references(env: list[dict[str, Any]] | None, field: str) -> list[Reference]:
+    references = []
+    for variable in env or []:
+        origin = variable.get("valueFrom") or {}
+        references += _required("Secret", origin.get("secretKeyRef"), field)
+        references += _required("ConfigMap", origin.get("configMapKeyRef"), field)
+    return references
+
+
+def _env_from_references(env_from: list[dict[str, Any]] | None, field: str) -> list[Reference]:
+    references = []
+    for origin in env_from or []:
+        references += _required("Secret", origin.get("secretRef"), field)
+        references += _required("ConfigMap", origin.get("configMapRef"), field)
+    return references
+
+
+def _required(kind: Literal["Secret", "ConfigMap"], reference: object, field: str) -> list[Reference]:
+    if not isinstance(reference, Mapping) or not reference.get("name") or reference.get("optional"):
+        return []
+    return [Reference(kind, str(reference["name"]), str(reference.get("key") or ""), field)]

@@ -1,0 +1,112 @@
+"""What all children share: metadata, the owner, Pod Security, references between objects."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+from stoker.api.base import API_VERSION, Resource
+from stoker.api.names import COMPONENT, OWNER_LABELS, child_labels
+from stoker.api.resolved import OperatorSettings
+
+Object = dict[str, Any]
+"""A Kubernetes object, or a part of one, as it is sent."""
+
+USER_ID = 65532
+"""User and group of every process in Stoker's pods; it also owns the sockets and files that containers share."""
+
+RUN_DIRECTORY = "/run/stoker"
+"""Mount of the volume through which the containers of a pod talk to each other."""
+
+NAMESPACE_NAME_LABEL = "kubernetes.io/metadata.name"
+
+
+def owner_reference(owner: Resource) -> Object:
+    """Makes the garbage collector delete the child with its owner, also while the operator is down."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": owner.info.kind,
+        "name": owner.metadata.name,
+        "uid": owner.metadata.uid,
+        "controller": True,
+    }
+
+
+def child(owner: Resource, component: str, api_version: str, kind: str, name: str, **content: Any) -> Object:
+    """A child object in its owner's namespace."""
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": owner.metadata.namespace,
+            "labels": child_labels(owner, component),
+            "ownerReferences": [owner_reference(owner)],
+        },
+        **content,
+    }
+
+
+def selector_labels(owner: Resource, component: str) -> dict[str, str]:
+    """Labels that select the owner's pods; few, because a Deployment's selector can never be changed."""
+    return {COMPONENT: component, OWNER_LABELS[owner.info.kind]: owner.metadata.name}
+
+
+def pod_security() -> Object:
+    """Pod Security *restricted*; the numeric user is for images that would start as root."""
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": USER_ID,
+        "runAsGroup": USER_ID,
+        "fsGroup": USER_ID,
+        # Without this the kubelet walks through terabytes of weights at every start.
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def container_security() -> Object:
+    """The same for one container: some admission policies look at containers only."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+        "runAsNonRoot": True,
+        "runAsUser": USER_ID,
+        "runAsGroup": USER_ID,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def http_probe(path: str, port: str | int, *, period: int, timeout: int, failures: int) -> Object:
+    """A probe by HTTP GET."""
+    return {
+        "httpGet": {"path": path, "port": port},
+        "periodSeconds": period,
+        "timeoutSeconds": timeout,
+        "failureThreshold": failures,
+    }
+
+
+def operator_peer(settings: OperatorSettings) -> Object:
+    """The operator's pods, as a peer of a NetworkPolicy."""
+    return {
+        "namespaceSelector": {"matchLabels": {NAMESPACE_NAME_LABEL: settings.operator_namespace}},
+        "podSelector": {"matchLabels": dict(sorted(settings.operator_labels.items()))},
+    }
+
+
+def pull_secrets(settings: OperatorSettings, *names: str) -> list[Object]:
+    """Pull secrets of the chart and of the object, each once."""
+    return [{"name": name} for name in dict.fromkeys((*settings.image_pull_secrets, *names))]
+
+
+def compact_json(value: Any) -> str:
+    """JSON that is the same for equal values, so that nothing is written or rolled without a cause."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def secret_data(**fields: str) -> dict[str, str]:
+    """The ``data`` of a Secret; ``stringData`` could not be compared with what is stored."""
+    return {name: base64.b64encode(text.encode()).decode() for name, text in fields.items()}

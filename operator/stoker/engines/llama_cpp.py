@@ -1,0 +1,178 @@
+"""llama.cpp: llama-server with one GGUF model.
+
+Flags: https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md; every flag written here is in the
+``--help`` of the pinned build.
+"""
+
+from __future__ import annotations
+
+from math import floor
+
+from stoker.engines.base import Engine, EngineRequest, ManagedFlags
+
+BUILD = "b11434"
+_REPOSITORY = "ghcr.io/ggml-org/llama.cpp"
+
+# Without a context length the batch cannot be sized by it; embedding models rarely take longer inputs.
+_EMBEDDING_BATCH = 2048
+
+
+def _build_command(request: EngineRequest) -> tuple[str, ...]:
+    command = ["/app/llama-server", "--host", "0.0.0.0", "--port", "8080"]  # noqa: S104 - the pod's own address
+    command += ["--model", request.model_path, "--alias", ",".join((request.served_name, *request.aliases))]
+    command += ["--parallel", str(request.slots), *_context(request)]
+    if request.gpus:
+        command += ["--gpu-layers", "all"]
+    elif request.vendor != "None":
+        # A GPU image finds every device of a node whose runtime shows them all; this replica was given none.
+        command += ["--gpu-layers", "0"]
+    if request.cpu_limit is not None:
+        # Left alone it counts the node's cores and is throttled by the limit.
+        command += ["--threads", str(max(1, floor(request.cpu_limit)))]
+    if request.task == "Embedding":
+        # An input has to fit into one physical batch; the default of 512 tokens refuses longer ones.
+        batch = str(request.context_length or _EMBEDDING_BATCH)
+        command += ["--embeddings", "--batch-size", batch, "--ubatch-size", batch]
+    if request.chat_template_path:
+        command += ["--jinja", "--chat-template-file", request.chat_template_path]
+    # Every open connection holds a thread, waiting requests too: probes and metrics must not queue behind them.
+    command += ["--threads-http", str(max(64, 4 * request.slots + 16))]
+    # On SIGTERM it lingers until the next ping: 30 s by default, as long as many grace periods.
+    command += ["--sse-ping-interval", "1"]
+    command += ["--metrics", "--no-slots", "--no-ui"]
+    return tuple(command)
+
+
+def _context(request: EngineRequest) -> tuple[str, ...]:
+    if request.context_length is None:
+        # 0 is the trained length. One shared cache: each request may use all of it, none is guaranteed it.
+        return ("--ctx-size", "0", "--kv-unified")
+    # The size is the total; with a cache per slot every request gets the length that was asked for.
+    return ("--ctx-size", str(request.context_length * request.slots), "--no-kv-unified")
+
+
+def _normalize_env(name: str) -> str:
+    """LLAMA_ARG_NO_X is the old spelling of LLAMA_ARG_X=0."""
+    if name.startswith("AIP_"):
+        return "AIP_MODE"
+    return name.replace("LLAMA_ARG_NO_", "LLAMA_ARG_", 1) if name.startswith("LLAMA_ARG_NO_") else name
+
+
+_MANAGED = (
+    ManagedFlags(
+        frozenset({"--host", "--port", "--reuse-port", "--api-prefix"}),
+        "engines listen where the gateway and the probes look for them",
+        frozenset({"LLAMA_ARG_HOST", "LLAMA_ARG_PORT", "LLAMA_ARG_REUSE_PORT", "LLAMA_ARG_API_PREFIX", "AIP_MODE"}),
+    ),
+    ManagedFlags(
+        frozenset(
+            {
+                "-m",
+                "--model",
+                "-mu",
+                "--model-url",
+                "-dr",
+                "--docker-repo",
+                "-hf",
+                "-hfr",
+                "--hf-repo",
+                "-hff",
+                "--hf-file",
+            }
+            | {"--models-dir", "--models-preset", "--models-max", "--models-autoload", "--no-models-autoload"}
+            | {"--embd-gemma-default", "--fim-qwen-1.5b-default", "--fim-qwen-3b-default", "--fim-qwen-7b-default"}
+            | {"--fim-qwen-7b-spec", "--fim-qwen-14b-spec", "--fim-qwen-30b-default", "--gpt-oss-20b-default"}
+            | {"--gpt-oss-120b-default", "--vision-gemma-4b-default", "--vision-gemma-12b-default"}
+        ),
+        "set spec.source.uri of the ModelDeployment",
+        frozenset(
+            {
+                "LLAMA_ARG_MODEL",
+                "LLAMA_ARG_MODEL_URL",
+                "LLAMA_ARG_DOCKER_REPO",
+                "LLAMA_ARG_HF_REPO",
+                "LLAMA_ARG_HF_FILE",
+            }
+            | {"LLAMA_ARG_MODELS_DIR", "LLAMA_ARG_MODELS_PRESET", "LLAMA_ARG_MODELS_MAX", "LLAMA_ARG_MODELS_AUTOLOAD"}
+        ),
+    ),
+    ManagedFlags(
+        frozenset({"-a", "--alias"}),
+        "set spec.servedModelName and spec.aliases of the ModelDeployment",
+        frozenset({"LLAMA_ARG_ALIAS"}),
+    ),
+    ManagedFlags(frozenset({"--metrics"}), "metrics are always on", frozenset({"LLAMA_ARG_ENDPOINT_METRICS"})),
+    ManagedFlags(
+        frozenset({"--api-key", "--api-key-file"}),
+        "make an ApiKey instead: the gateway checks keys, the engine is reached through it only",
+        frozenset({"LLAMA_API_KEY", "LLAMA_ARG_API_KEY_FILE"}),
+    ),
+    ManagedFlags(
+        frozenset({"--ssl-key-file", "--ssl-cert-file"}),
+        "probes and the gateway reach engines without TLS",
+        frozenset({"LLAMA_ARG_SSL_KEY_FILE", "LLAMA_ARG_SSL_CERT_FILE"}),
+    ),
+    ManagedFlags(
+        frozenset(
+            {"--slots", "--no-slots", "--props", "--tools", "--tools-runtime", "-ag", "--agent", "-no-ag", "--no-agent"}
+            | {"--mcp-servers-config", "--mcp-servers-json", "--ui", "--webui", "--no-ui", "--no-webui"}
+            | {"--ui-mcp-proxy", "--webui-mcp-proxy", "--no-ui-mcp-proxy", "--no-webui-mcp-proxy"}
+        ),
+        "these open administration, tools or a page that no gateway ever routes",
+        frozenset(
+            {"LLAMA_ARG_ENDPOINT_SLOTS", "LLAMA_ARG_ENDPOINT_PROPS", "LLAMA_ARG_TOOLS", "LLAMA_ARG_TOOLS_RUNTIME"}
+            | {"LLAMA_ARG_AGENT", "LLAMA_ARG_MCP_SERVERS_CONFIG", "LLAMA_ARG_MCP_SERVERS_JSON"}
+            | {"LLAMA_ARG_UI", "LLAMA_ARG_UI_MCP_PROXY"}
+        ),
+    ),
+    ManagedFlags(
+        frozenset({"--embedding", "--embeddings", "--rerank", "--reranking"}),
+        "set spec.task of the ModelDeployment",
+        frozenset({"LLAMA_ARG_EMBEDDINGS", "LLAMA_ARG_RERANKING"}),
+    ),
+    ManagedFlags(
+        frozenset({"-np", "--parallel"}),
+        "set spec.maxConcurrentRequests of the ModelDeployment",
+        frozenset({"LLAMA_ARG_N_PARALLEL"}),
+    ),
+    ManagedFlags(
+        frozenset({"-c", "--ctx-size", "--kv-unified-per-slot", "-kvu", "--kv-unified", "-no-kvu", "--no-kv-unified"}),
+        "spec.contextLength of the ModelDeployment decides it; remove the field to use your own flags",
+        frozenset({"LLAMA_ARG_CTX_SIZE", "LLAMA_ARG_KV_UNIFIED_PER_SLOT", "LLAMA_ARG_KV_UNIFIED"}),
+        when=lambda request: request.context_length is not None,
+    ),
+    ManagedFlags(
+        frozenset({"--chat-template", "--chat-template-file", "--jinja", "--no-jinja"}),
+        "spec.chatTemplate of the ModelDeployment decides it; remove the field to use your own flags",
+        frozenset({"LLAMA_ARG_CHAT_TEMPLATE", "LLAMA_ARG_CHAT_TEMPLATE_FILE", "LLAMA_ARG_JINJA"}),
+        when=lambda request: request.chat_template_path is not None,
+    ),
+    ManagedFlags(
+        frozenset({"-ngl", "--gpu-layers", "--n-gpu-layers"}),
+        "this model runs without a GPU; set spec.gpus of the ModelDeployment and accelerator.vendor of the engine",
+        frozenset({"LLAMA_ARG_N_GPU_LAYERS"}),
+        when=lambda request: request.gpus == 0,
+    ),
+)
+
+LLAMA_CPP = Engine(
+    type="LlamaCpp",
+    title="llama.cpp",
+    images={
+        "None": f"{_REPOSITORY}:server-{BUILD}",
+        "NVIDIA": f"{_REPOSITORY}:server-cuda-{BUILD}",
+        "AMD": f"{_REPOSITORY}:server-rocm-{BUILD}",
+        "Intel": f"{_REPOSITORY}:server-intel-{BUILD}",
+    },
+    port=8080,
+    health_path="/health",
+    metrics_path="/metrics",
+    running_metric="llamacpp:requests_processing",
+    waiting_metric="llamacpp:requests_deferred",
+    prompt_tokens_metric="llamacpp:prompt_tokens_total",
+    completion_tokens_metric="llamacpp:tokens_predicted_total",
+    tasks=frozenset({"Chat", "Completion", "Embedding"}),
+    managed=_MANAGED,
+    build_command=_build_command,
+    normalize_env=_normalize_env,
+)

@@ -1,0 +1,1 @@
+"""Pure: where weights come from and what they are."""
