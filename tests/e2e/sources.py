@@ -1,0 +1,84 @@
+"""Sources of weights that misbehave, in the cluster (source_server.py), and the switches to mend them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from e2e.kube import Kube
+from e2e.objects import MODEL_FILE, MODEL_URI
+
+NAMESPACE = "e2e-source"
+MODES = {"missing": "missing", "private": "private", "cut": "cut", "text": "text", "slow": "slow"}
+"""What each name does at first; any other name behaves well."""
+
+
+class Sources:
+    """Deployment and Service `source`, and a Service `absent` that nothing stands behind until it is mended."""
+
+    def __init__(self, kube: Kube, image: str) -> None:
+        self.kube = kube
+        script = (Path(__file__).parent / "source_server.py").read_text()
+        labels = {"app": "source"}
+        upstream = MODEL_URI.rsplit("/", 1)[0]
+        meta: dict[str, Any] = {"namespace": NAMESPACE, "name": "source"}
+        port = {"name": "http", "port": 8080, "targetPort": 8080}
+        container = {
+            "name": "source",
+            "image": image,
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["python", "/srv/source_server.py"],
+            "env": [{"name": "UPSTREAM", "value": upstream}, {"name": "MODES", "value": json.dumps(MODES)}],
+            "volumeMounts": [{"name": "script", "mountPath": "/srv"}],
+            "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1},
+        }
+        pod = {
+            "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": 0,
+            "containers": [container],
+            "volumes": [{"name": "script", "configMap": {"name": "source"}}],
+        }
+        kube.apply(
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"source_server.py": script}},
+            {
+                "apiVersion": "apps/v1",
+                "kind": "Deployment",
+                "metadata": meta,
+                "spec": {
+                    "selector": {"matchLabels": labels},
+                    "template": {"metadata": {"labels": labels}, "spec": pod},
+                },
+            },
+            {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"selector": labels, "ports": [port]}},
+            {
+                "apiVersion": "v1",
+                "kind": "Service",
+                "metadata": {**meta, "name": "absent"},
+                "spec": {"selector": {"app": "nothing"}, "ports": [port]},
+            },
+        )
+        kube.kubectl("rollout", "restart", "deployment/source", "-n", NAMESPACE)
+        kube.kubectl("rollout", "status", "deployment/source", "-n", NAMESPACE, "--timeout=60s")
+
+    def uri(self, name: str, service: str = "source") -> str:
+        """The model by way of this name."""
+        return f"http://{service}.{NAMESPACE}.svc.cluster.local:8080/{name}/{MODEL_FILE}"
+
+    def mend(self, name: str) -> None:
+        """From now on it behaves well."""
+        self.kube.proxied(NAMESPACE, "services/source:8080", f"control/{name}/ok")
+
+    def mend_absent(self) -> None:
+        """Put the server behind the Service that had none."""
+        self.kube.patch("services", NAMESPACE, "absent", {"spec": {"selector": {"app": "source"}}})
+
+    def requests(self, name: str) -> list[dict[str, str]]:
+        """What was asked for under this name."""
+        log = json.loads(self.kube.proxied(NAMESPACE, "services/source:8080", "log"))
+        return [line for line in log if line["name"] == name]
+
+    def sha256(self) -> str:
+        """The model's true checksum."""
+        return self.kube.proxied(NAMESPACE, "services/source:8080", f"sha256/{MODEL_FILE}")

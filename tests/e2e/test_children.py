@@ -1,0 +1,193 @@
+"""Children are what Stoker says they are: they come back, are put back, and are left alone when nothing changed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from e2e import objects
+from e2e.client import Gateway, NodePort, Service, read_key
+from e2e.kube import CHILD_KINDS, MANAGED, OPERATOR, OPERATOR_NAMESPACE, Kube, Object, until
+from e2e.operators import Operators
+
+READY = ("inferenceengine/llama-cpp", "modeldeployment/smollm2", "apigateway/gateway", "apikey/gateway-admin")
+
+
+@pytest.fixture(scope="module")
+def service(kube: Kube, make_namespace: Callable[[str], str], next_port: Callable[[], NodePort]) -> Service:
+    """Of this module's own: its children are about to be deleted."""
+    namespace, port = make_namespace("e2e-children"), next_port()
+    kube.apply(*specified(namespace, port.node_port))
+    kube.wait_ready(*READY, namespace=namespace)
+    settled(kube, namespace)
+    return Service(namespace, Gateway(port.host_port, read_key(kube, namespace, "gateway-admin"), "smollm2"), "smollm2")
+
+
+def specified(namespace: str, node_port: int) -> list[Object]:
+    """What the user applies; two gateway replicas, so that there is a PodDisruptionBudget, too."""
+    return [
+        objects.engine(namespace),
+        objects.model(namespace, "smollm2"),
+        objects.gateway(namespace, node_port, replicas=2),
+        objects.key(namespace, "alice"),
+    ]
+
+
+def settled(kube: Kube, namespace: str) -> None:
+    """Nothing is under way in this namespace any more."""
+    for plural in ("inferenceengines", "modeldeployments", "apigateways", "apikeys"):
+        for found in kube.list(plural, namespace):
+            kube.wait_current(plural, namespace, found["metadata"]["name"])
+
+
+def identities(kube: Kube, namespace: str) -> dict[str, tuple[str, str, Any]]:
+    """What must not move: uid, resourceVersion and restarts of every child and pod."""
+    found = {**kube.children(namespace), **{("pods", p["metadata"]["name"]): p for p in kube.pods(namespace, MANAGED)}}
+    return {
+        f"{plural}/{name}": (
+            item["metadata"]["uid"],
+            item["metadata"]["resourceVersion"],
+            [c["restartCount"] for c in item.get("status", {}).get("containerStatuses", [])],
+        )
+        for (plural, name), item in found.items()
+    }
+
+
+def test_every_kind_of_child_is_looked_at(kube: Kube, service: Service) -> None:
+    assert {plural for plural, _ in kube.children(service.namespace)} == set(CHILD_KINDS) - {"persistentvolumeclaims"}
+
+
+def test_applying_the_same_again_changes_nothing(kube: Kube, service: Service, operators: Operators) -> None:
+    found = kube.get("services", service.namespace, "gateway")
+    assert found
+    before = identities(kube, service.namespace)
+    written = operators.writes()
+    kube.apply(*specified(service.namespace, found["spec"]["ports"][0]["nodePort"]))
+    # A touched object is looked at again, which an unchanged one is not.
+    touch = json.dumps({"metadata": {"annotations": {"example.com/touched": str(time.time())}}})
+    looked = operators.reconciles()
+    for plural in ("inferenceengines", "modeldeployments", "apigateways", "apikeys"):
+        for item in kube.list(plural, service.namespace):
+            kube.patch(plural, service.namespace, item["metadata"]["name"], json.loads(touch))
+    until(lambda: operators.reconciles() >= looked + 5 and operators.idle(), "five reconciles", within=20)
+    after = identities(kube, service.namespace)
+    touched = {"apikeys/alice", "apikeys/gateway-admin"}
+    assert {k: v for k, v in after.items() if k not in touched} == {k: v for k, v in before.items() if k not in touched}
+    assert operators.writes() == written
+
+
+def test_an_operator_restart_changes_nothing(kube: Kube, service: Service, operators: Operators) -> None:
+    settled(kube, service.namespace)
+    before = identities(kube, service.namespace)
+    operators.restart()
+    until(
+        lambda: operators.reconciles() >= 5 and operators.idle(), "the new leader has looked at everything", within=30
+    )
+    assert operators.writes() == 0
+    assert identities(kube, service.namespace) == before
+
+
+def test_every_child_that_is_deleted_comes_back_within_5_seconds(kube: Kube, service: Service) -> None:
+    took: dict[str, float] = {}
+    for plural, name in kube.children(service.namespace):
+        if plural == "secrets":
+            continue
+        took[f"{plural}/{name}"] = delete_and_await(kube, plural, service.namespace, name, within=5)
+    kube.wait_ready(*READY, namespace=service.namespace)
+    print(json.dumps({name: round(seconds, 2) for name, seconds in took.items()}, indent=2))
+
+
+def test_config_secrets_that_are_deleted_come_back_within_60_seconds_and_calls_go_on(
+    kube: Kube, service: Service
+) -> None:
+    settled(kube, service.namespace)
+    gateway = Gateway(service.gateway.port, read_key(kube, service.namespace, "gateway-admin"), "smollm2")
+    until(lambda: gateway.chat().status == 200, "the gateway serves again", within=30)
+    names = [name for plural, name in kube.children(service.namespace, kinds=["secrets"]) if name in ("gateway-routes", "gateway-keys-0")]  # fmt: skip
+    assert len(names) == 2
+    before = {name: uid(kube, "secrets", service.namespace, name) for name in names}
+    for name in names:
+        kube.delete("secrets", service.namespace, name)
+
+    def back() -> bool:
+        assert gateway.chat().status == 200, "the gateway must serve with what it knew last"
+        return all(uid(kube, "secrets", service.namespace, n) not in (None, before[n]) for n in names)
+
+    until(back, "both Secrets", within=62, every=1)
+
+
+def uid(kube: Kube, plural: str, namespace: str, name: str) -> str | None:
+    found = kube.get(plural, namespace, name)
+    return found["metadata"]["uid"] if found else None
+
+
+def delete_and_await(kube: Kube, plural: str, namespace: str, name: str, within: float) -> float:
+    before = uid(kube, plural, namespace, name)
+    began = time.monotonic()
+    kube.delete(plural, namespace, name)
+    until(lambda: uid(kube, plural, namespace, name) not in (None, before), f"{plural}/{name} is back", within)
+    return time.monotonic() - began
+
+
+EDITS: dict[str, Object] = {
+    "deployments/smollm2": {"spec": {"replicas": 0}},
+    "deployments/gateway": {"spec": {"replicas": 1}},
+    "services/gateway": {"spec": {"selector": {"stoker.dev/api-gateway": "another"}}},
+    "services/smollm2": {"spec": {"publishNotReadyAddresses": True, "selector": {"stoker.dev/model-deployment": "x"}}},
+    "serviceaccounts/gateway": {"metadata": {"labels": {"stoker.dev/api-gateway": "another"}}},
+    "networkpolicies/smollm2": {"spec": {"ingress": [{}]}},
+    "roles/gateway": {"rules": []},
+    "rolebindings/gateway": {"subjects": []},
+    "poddisruptionbudgets/gateway": {"spec": {"maxUnavailable": None, "minAvailable": 0}},
+    "apikeys/gateway-admin": {"spec": {"models": ["none"]}},
+}
+
+
+@pytest.mark.parametrize("child", EDITS)
+def test_an_edited_child_is_put_back(kube: Kube, service: Service, child: str) -> None:
+    plural, name = child.split("/")
+    before = kube.get(plural, service.namespace, name)
+    assert before
+    edited = kube.patch(plural, service.namespace, name, EDITS[child])
+    assert essence(edited) != essence(before), "the edit must be one"
+
+    def put_back() -> bool:
+        found = kube.get(plural, service.namespace, name)
+        return found is not None and essence(found) == essence(before)
+
+    until(put_back, f"{child} as it was", within=5)
+
+
+def essence(item: Object) -> Object:
+    """What a child is, without what counts its changes."""
+    rest = {k: v for k, v in item.items() if k not in ("metadata", "status")}
+    return {**rest, "labels": item["metadata"].get("labels"), "owners": item["metadata"].get("ownerReferences")}
+
+
+def test_owners_deleted_while_the_operator_is_down_take_everything_with_them(
+    kube: Kube, make_namespace: Callable[[str], str], next_port: Callable[[], NodePort], operators: Operators
+) -> None:
+    namespace = make_namespace("e2e-orphans")
+    cache = {"type": "PersistentVolumeClaim", "size": "1Gi"}
+    kube.apply(
+        objects.engine(namespace, cache=cache),
+        objects.model(namespace, "smollm2", replicas=1),
+        objects.gateway(namespace, next_port().node_port),
+        objects.key(namespace, "alice"),
+    )
+    until(lambda: {plural for plural, _ in kube.children(namespace)} >= set(CHILD_KINDS) - {"poddisruptionbudgets"}, "children", within=30)  # fmt: skip
+    with operators.down():
+        kube.kubectl("delete", "stoker", "--all", "-n", namespace, "--timeout=60s")
+        until(lambda: not kube.children(namespace) and not kube.pods(namespace, MANAGED), "nothing is left", within=90)
+
+
+def test_serving_goes_on_while_the_operator_is_down(service: Service, kube: Kube, operators: Operators) -> None:
+    gateway = Gateway(service.gateway.port, read_key(kube, service.namespace, "gateway-admin"), "smollm2")
+    until(lambda: gateway.chat().status == 200, "the gateway serves", within=60)
+    with operators.down():
+        assert gateway.chat().status == 200
+        assert gateway.chat(key="sk-stoker-wrong").status == 401
+    assert kube.get("deployments", OPERATOR_NAMESPACE, OPERATOR)

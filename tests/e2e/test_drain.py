@@ -1,0 +1,134 @@
+"""Answers that are under way finish, whatever goes away around them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from e2e import objects
+from e2e.client import Gateway, NodePort, Service, read_key
+from e2e.kube import Kube, until
+from e2e.processes import Killer
+
+ENGINE_PODS = "stoker.dev/model-deployment=smollm2"
+GATEWAY_PODS = "stoker.dev/api-gateway=gateway"
+LONG = 1500
+"""Tokens: 10 to 30 seconds, longer than any of the changes takes."""
+
+
+@pytest.fixture(scope="module")
+def service(kube: Kube, make_namespace: Callable[[str], str], next_port: Callable[[], NodePort]) -> Service:
+    """Of this module's own, one replica of everything: what goes away is what serves."""
+    namespace, port = make_namespace("e2e-drain"), next_port()
+    kube.apply(
+        objects.engine(namespace),
+        objects.model(namespace, "smollm2", contextLength=4096),
+        objects.gateway(namespace, port.node_port, replicas=1),
+    )
+    kube.wait_ready("modeldeployment/smollm2", "apigateway/gateway", "apikey/gateway-admin", namespace=namespace)
+    return Service(namespace, Gateway(port.host_port, read_key(kube, namespace, "gateway-admin"), "smollm2"), "smollm2")
+
+
+@contextmanager
+def steady_calls(gateway: Gateway) -> Iterator[list[str]]:
+    """Short calls one after the other while the block runs; the list holds what was not answered with 200."""
+    failed: list[str] = []
+    done = threading.Event()
+
+    def call() -> None:
+        while not done.wait(0.2):
+            try:
+                answer = gateway.chat()
+                if answer.status != 200:
+                    failed.append(f"{answer.status} {answer.body[:200]!r}")
+            except OSError as error:
+                failed.append(repr(error))
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    try:
+        yield failed
+    finally:
+        done.set()
+        thread.join(60)
+
+
+def only_pod(kube: Kube, service: Service, selector: str) -> str:
+    (pod,) = until(lambda: len(found := kube.pods(service.namespace, selector)) == 1 and found, "one pod", within=60)
+    name: str = pod["metadata"]["name"]
+    return name
+
+
+def is_gone(kube: Kube, service: Service, pod: str) -> bool:
+    return kube.get("pods", service.namespace, pod) is None
+
+
+def test_a_stream_outlives_a_rolling_update_of_its_engine_and_calls_go_on(kube: Kube, service: Service) -> None:
+    old = only_pod(kube, service, ENGINE_PODS)
+    stream = service.gateway.stream(LONG).await_first_piece()
+    with steady_calls(service.gateway) as failed:
+        kube.patch(
+            "modeldeployments", service.namespace, "smollm2", {"spec": {"env": [{"name": "NOTE", "value": "1"}]}}
+        )
+        until(lambda: old not in [p["metadata"]["name"] for p in kube.pods(service.namespace, ENGINE_PODS)], "the old pod leaves", within=60)  # fmt: skip
+        assert stream.running, "the stream must be under way while the pod is taken away"
+        stream.await_end()
+    assert failed == []
+    until(lambda: is_gone(kube, service, old), "the drained pod is gone", within=30)
+    kube.wait_current("modeldeployments", service.namespace, "smollm2")
+
+
+def test_a_stream_outlives_stopping_its_model_and_new_calls_are_told(kube: Kube, service: Service) -> None:
+    old = only_pod(kube, service, ENGINE_PODS)
+    stream = service.gateway.stream(LONG).await_first_piece()
+    kube.kubectl("scale", "modeldeployment/smollm2", "-n", service.namespace, "--replicas=0")
+    answer = until(
+        lambda: (found := service.gateway.chat()).status == 503 and found, "new calls are refused", within=10
+    )
+    assert answer.error["code"] == "model_stopped"
+    assert stream.running
+    stream.await_end()
+    until(lambda: is_gone(kube, service, old), "the drained pod is gone", within=30)
+    kube.kubectl("scale", "modeldeployment/smollm2", "-n", service.namespace, "--replicas=1")
+    kube.wait_current("modeldeployments", service.namespace, "smollm2")
+    until(lambda: service.gateway.chat().status == 200, "calls are answered again", within=5)
+
+
+def test_a_stream_outlives_its_gateway_pod_and_calls_go_on(kube: Kube, service: Service) -> None:
+    kube.patch("apigateways", service.namespace, "gateway", {"spec": {"replicas": 2}})
+    kube.wait_current("apigateways", service.namespace, "gateway")
+    streams = [service.gateway.stream(LONG // 2).await_first_piece() for _ in range(2)]
+    with steady_calls(service.gateway) as failed:
+        # Every gateway pod is replaced, so whichever carries the streams is among them.
+        kube.kubectl("rollout", "restart", "deployment/gateway", "-n", service.namespace)
+        kube.kubectl("rollout", "status", "deployment/gateway", "-n", service.namespace, "--timeout=120s")
+        for stream in streams:
+            stream.await_end()
+    assert failed == []
+    kube.patch("apigateways", service.namespace, "gateway", {"spec": {"replicas": 1}})
+    kube.wait_current("apigateways", service.namespace, "gateway")
+
+
+@pytest.mark.parametrize("process", ["policy", "relay"])
+def test_a_stream_outlives_a_crash_beside_envoy_and_calls_come_back_at_once(
+    kube: Kube, service: Service, killer: Killer, process: str
+) -> None:
+    pod = only_pod(kube, service, GATEWAY_PODS)
+    stream = service.gateway.stream(LONG // 2).await_first_piece()
+    killer.sigkill(service.namespace, pod, "policy", process)
+    until(lambda: service.gateway.chat().status == 200, "calls are answered again", within=2)
+    until(lambda: service.gateway.request("GET", "/v1/models").status == 200, "the list, too", within=2)
+    assert stream.running
+    stream.await_end()
+
+
+def test_a_pod_that_serves_is_used_at_once(kube: Kube, service: Service) -> None:
+    old = only_pod(kube, service, ENGINE_PODS)
+    kube.kubectl("delete", "pod", old, "-n", service.namespace, "--wait=false")
+    answer = until(lambda: (found := service.gateway.chat()).status == 503 and found, "no engine", within=20)
+    assert answer.error["code"] == "model_not_ready"
+    assert int(answer.headers["retry-after"]) > 0
+    kube.wait_ready("modeldeployment/smollm2", namespace=service.namespace)
+    until(lambda: service.gateway.chat().status == 200, "the new pod is used", within=1)

@@ -1,0 +1,174 @@
+"""What can go wrong with a model: each case has its own reason, a message that names the next step, and mends by itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from e2e import objects
+from e2e.client import Gateway, NodePort, read_key
+from e2e.kube import Kube, until
+from e2e.objects import MODEL_FILE
+from e2e.sources import Sources
+
+WRONG = "0" * 64
+
+
+@pytest.fixture(scope="module")
+def namespace(kube: Kube, make_namespace: Callable[[str], str], sources: Sources) -> str:
+    """All the broken models at once: they fail side by side while each test looks at its own."""
+    name = make_namespace("e2e-failures")
+    kube.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "source-token", "namespace": name},
+            "stringData": {"token": "expired"},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "taken", "namespace": name, "labels": {"app": "somebody-elses"}},
+            "spec": {"ports": [{"port": 80}]},
+        },
+        objects.engine(name),
+        objects.engine(name, "no-image", image="ghcr.io/ggml-org/llama.cpp:server-does-not-exist"),
+        objects.model(name, "checksum", uri=sources.uri("good"), source={"sha256": {MODEL_FILE: WRONG}}),
+        objects.model(name, "missing", uri=sources.uri("missing")),
+        objects.model(name, "private", uri=sources.uri("private"), source={"secretRef": {"name": "source-token"}}),
+        objects.model(name, "unreachable", uri=sources.uri("good", service="absent")),
+        objects.model(name, "text", uri=sources.uri("text")),
+        objects.model(name, "no-image", engineRef={"name": "no-image"}),
+        objects.model(name, "no-engine", engineRef={"name": "not-there-yet"}),
+        objects.model(name, "no-secret", source={"secretRef": {"name": "not-there-yet"}}),
+        objects.model(name, "taken"),
+    )
+    return name
+
+
+def serves_again(kube: Kube, namespace: str, name: str) -> None:
+    """Ready without anybody's help, then removed: the machine is small."""
+    kube.wait_current("modeldeployments", namespace, name, within=120)
+    kube.delete("modeldeployments", namespace, name)
+
+
+def test_a_wrong_checksum_is_refused_and_the_right_one_accepted(kube: Kube, namespace: str, sources: Sources) -> None:
+    message = kube.wait_reason("modeldeployments", namespace, "checksum", "ChecksumMismatch")
+    right = sources.sha256()
+    assert right in message
+    assert WRONG in message
+    kube.patch("modeldeployments", namespace, "checksum", {"spec": {"source": {"sha256": {MODEL_FILE: right}}}})
+    serves_again(kube, namespace, "checksum")
+
+
+def test_a_source_that_is_not_there_is_found_when_it_comes(kube: Kube, namespace: str, sources: Sources) -> None:
+    message = kube.wait_reason("modeldeployments", namespace, "missing", "SourceNotFound")
+    assert sources.uri("missing") in message
+    assert "404" in message
+    (pod,) = kube.pods(namespace, "stoker.dev/model-deployment=missing")
+    sources.mend("missing")
+    kube.wait_current("modeldeployments", namespace, "missing")
+    (same,) = kube.pods(namespace, "stoker.dev/model-deployment=missing")
+    assert same["metadata"]["uid"] == pod["metadata"]["uid"], "the pod that waited is the one that serves"
+    serves_again(kube, namespace, "missing")
+
+
+def test_a_source_that_asks_for_a_login_says_so_and_takes_the_new_token(
+    kube: Kube, namespace: str, sources: Sources
+) -> None:
+    message = kube.wait_reason("modeldeployments", namespace, "private", "SourceUnauthorized")
+    assert "401" in message
+    assert "secretRef" in message
+    kube.kubectl(
+        "patch", "secret", "source-token", "-n", namespace, "-p", json.dumps({"stringData": {"token": "letmein"}})
+    )
+    # The token is in the container's environment: a new pod reads the new one.
+    kube.kubectl("delete", "pod", "-n", namespace, "-l", "stoker.dev/model-deployment=private", "--wait=false")
+    serves_again(kube, namespace, "private")
+
+
+def test_a_source_that_cannot_be_reached_is_tried_until_it_can(kube: Kube, namespace: str, sources: Sources) -> None:
+    message = kube.wait_reason("modeldeployments", namespace, "unreachable", "SourceUnreachable")
+    assert "absent.e2e-source" in message
+    sources.mend_absent()
+    serves_again(kube, namespace, "unreachable")
+
+
+def test_a_download_that_is_cut_goes_on_where_it_was(kube: Kube, namespace: str, sources: Sources) -> None:
+    kube.apply(
+        objects.model(namespace, "cut", uri=sources.uri("cut"), source={"sha256": {MODEL_FILE: sources.sha256()}})
+    )
+    kube.wait_current("modeldeployments", namespace, "cut")
+    ranges = [request["range"] for request in sources.requests("cut")]
+    assert ranges[0] == ""
+    assert any(found.startswith("bytes=") and int(found[6:].rstrip("-")) > 1_000_000 for found in ranges[1:]), ranges
+    serves_again(kube, namespace, "cut")
+
+
+def test_a_file_that_is_no_model_is_refused(kube: Kube, namespace: str, sources: Sources) -> None:
+    message = kube.wait_reason("modeldeployments", namespace, "text", "NotGGUF")
+    assert "web page" in message
+    sources.mend("text")
+    serves_again(kube, namespace, "text")
+
+
+def test_an_image_that_does_not_exist_is_named(kube: Kube, namespace: str) -> None:
+    message = kube.wait_reason("modeldeployments", namespace, "no-image", "ImagePullFailed")
+    assert "ghcr.io/ggml-org/llama.cpp:server-does-not-exist" in message
+    kube.patch("inferenceengines", namespace, "no-image", {"spec": {"image": None}})
+    serves_again(kube, namespace, "no-image")
+
+
+def test_an_engine_that_does_not_exist_is_named_and_awaited(kube: Kube, namespace: str) -> None:
+    message = kube.wait_reason("modeldeployments", namespace, "no-engine", "EngineNotFound")
+    assert "not-there-yet" in message
+    kube.apply(objects.engine(namespace, "not-there-yet"))
+    serves_again(kube, namespace, "no-engine")
+
+
+def test_a_token_secret_that_does_not_exist_is_named_and_awaited(kube: Kube, namespace: str) -> None:
+    message = kube.wait_reason("modeldeployments", namespace, "no-secret", "SecretNotFound")
+    assert "not-there-yet" in message
+    kube.kubectl("create", "secret", "generic", "not-there-yet", "-n", namespace, "--from-literal=token=x")
+    serves_again(kube, namespace, "no-secret")
+
+
+def test_a_foreign_service_of_the_same_name_is_left_alone(kube: Kube, namespace: str) -> None:
+    message = kube.wait_reason("modeldeployments", namespace, "taken", "NameTaken")
+    assert "taken" in message
+    foreign = kube.get("services", namespace, "taken")
+    assert foreign
+    assert foreign["metadata"]["labels"] == {"app": "somebody-elses"}
+    assert not foreign["metadata"].get("ownerReferences")
+    kube.delete("services", namespace, "taken")
+    serves_again(kube, namespace, "taken")
+
+
+def test_a_spec_the_operator_cannot_use_stalls_only_itself(kube: Kube, namespace: str) -> None:
+    kube.apply(objects.model(namespace, "bad-args", args=["--port", "1234"], replicas=0))
+    message = kube.wait_reason("modeldeployments", namespace, "bad-args", "ManagedArgument", within=20)
+    assert "--port" in message
+    kube.patch("modeldeployments", namespace, "bad-args", {"spec": {"args": []}})
+    kube.wait_current("modeldeployments", namespace, "bad-args", within=20)
+
+
+def test_a_key_whose_secret_was_deleted_goes_on_working_until_it_is_rotated(
+    kube: Kube, make_namespace: Callable[[str], str], next_port: Callable[[], NodePort]
+) -> None:
+    namespace, port = make_namespace("e2e-keys"), next_port()
+    kube.apply(objects.gateway(namespace, port.node_port), objects.key(namespace, "alice"))
+    kube.wait_ready("apigateway/gateway", "apikey/alice", namespace=namespace)
+    lost = Gateway(port.host_port, read_key(kube, namespace, "alice"))
+    until(lambda: lost.request("GET", "/v1/models").status == 200, "the key works", within=10)
+    kube.delete("secrets", namespace, "alice")
+    message = kube.wait_reason("apikeys", namespace, "alice", "KeySecretMissing", within=70)
+    assert "rotate" in message
+    assert kube.get("secrets", namespace, "alice") is None, "a key is never made anew behind its owner's back"
+    assert lost.request("GET", "/v1/models").status == 200
+    kube.kubectl("annotate", "apikey", "alice", "-n", namespace, "stoker.dev/rotate=1")
+    kube.wait_ready("apikey/alice", namespace=namespace)
+    renewed = Gateway(port.host_port, read_key(kube, namespace, "alice"))
+    assert renewed.key != lost.key
+    until(lambda: renewed.request("GET", "/v1/models").status == 200, "the new key works", within=10)
+    assert lost.request("GET", "/v1/models").status == 200, "the old one goes on for its grace period"
