@@ -40,6 +40,7 @@ def generate(root: Path) -> dict[str, str]:
         files[f"docs/reference/{reference.page_name(kind)}.md"] = reference.build_page(kind)
     files["crds/kustomization.yaml"] = _kustomization([f"{kind.info.plural}.yaml" for kind in KINDS])
     files[f"{chart.CHART}/templates/_rules.tpl"] = rbac.build_partials()
+    files["docs/reference/README.md"] = reference.build_index()
     files["docs/reference/chart-values.md"] = values.build_page((root / chart.CHART / "values.yaml").read_text())
     files["deploy/namespace.yaml"] = yaml_text(_namespace(), source="operator/stoker/codegen/files.py")
     files["deploy/stoker.yaml"] = _deploy_header() + chart.render_deploy(root, files)

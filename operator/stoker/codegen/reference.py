@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from stoker.api import API_VERSION, Resource
+from stoker.api import API_VERSION, KINDS, Resource
 from stoker.codegen.crd import root_schema
-from stoker.codegen.schema import Schema
+from stoker.codegen.schema import Schema, model_description
 
 HEAD = "<!-- Written by `make generate` from operator/stoker/api/{module}.py; do not edit. -->\n"
 
@@ -43,6 +43,13 @@ def build_page(kind: type[Resource]) -> str:
     return "\n".join(part for part in parts if part)
 
 
+def build_index() -> str:
+    """The page that leads to the others."""
+    pages = [f"- [{kind.info.kind}]({page_name(kind)}.md): {model_description(kind)}" for kind in KINDS]
+    pages.append("- [Chart values](chart-values.md)")
+    return "<!-- Written by `make generate`; do not edit. -->\n\n# Reference\n\n" + "\n".join(pages) + "\n"
+
+
 def page_name(kind: type[Resource]) -> str:
     """`ModelDeployment` → `model-deployment`."""
     return re.sub(r"(?<!^)(?=[A-Z])", "-", kind.info.kind).lower()
@@ -68,9 +75,15 @@ def _table(rows: list[Row], *, with_default: bool) -> str:
         cells = [f"`{row.path}`", _type(row.schema)]
         if with_default:
             cells.append("**required**" if row.required else _default(row.schema))
-        cells.append(row.schema.get("description", ""))
+        cells.append(_prose(row.schema.get("description", "")))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _prose(text: str) -> str:
+    """Keep `<gateway>` from being taken for HTML; between backticks it is safe."""
+    parts = text.split("`")
+    return "`".join(part if index % 2 else part.replace("<", "\\<") for index, part in enumerate(parts))
 
 
 def _default(schema: Schema) -> str:
@@ -89,6 +102,8 @@ def _bare_type(schema: Schema) -> str:
         return "quantity"
     if schema.get("format") == "date-time":
         return "time"
+    if schema.get("x-kubernetes-preserve-unknown-fields"):
+        return "object as in Kubernetes"
     if schema["type"] == "array":
         return f"list of {_bare_type(schema['items'])}"
     if "additionalProperties" in schema:
@@ -103,11 +118,13 @@ def _bounds(schema: Schema) -> str:
     for key, unit in (("maxItems", "items"), ("maxProperties", "entries"), ("maxLength", "characters")):
         if key in schema and not schema.get("x-kubernetes-int-or-string"):
             parts.append(f"at most {schema[key]} {unit}")
+    if "pattern" in schema and not schema.get("x-kubernetes-int-or-string"):
+        parts.append(f"matches `{schema['pattern']}`")
     return ", ".join(parts)
 
 
 def _section_rules(schema: Schema) -> str:
-    messages = [f"- {message}" for message in _messages(schema)]
+    messages = [f"- {_prose(message)}" for message in _messages(schema)]
     return (
         "### Rules\n\nChecked by the API server; a refusal reads as written here.\n\n" + "\n".join(messages) + "\n"
         if messages
@@ -116,7 +133,7 @@ def _section_rules(schema: Schema) -> str:
 
 
 def _rules(title: str, schema: Schema) -> str:
-    messages = [f"- {rule['message']}" for rule in schema.get("x-kubernetes-validations", [])]
+    messages = [f"- {_prose(rule['message'])}" for rule in schema.get("x-kubernetes-validations", [])]
     return f"{title}:\n\n" + "\n".join(messages) + "\n" if messages else ""
 
 

@@ -67,7 +67,7 @@ def _description(field: FieldInfo, where: str) -> str:
 def _field_schema(model: type[BaseModel], field: FieldInfo, where: str) -> Schema:
     schema = _type_schema(field.annotation, field.metadata, where)
     # Status is written by the operator, whole: defaults there would only lie.
-    if not issubclass(_model_of(field) or model, StatusModel):
+    if not any(issubclass(part, StatusModel) for part in (model, _model_of(field) or model)):
         default = promised_default(field)
         if default is not None:
             schema["default"] = default
