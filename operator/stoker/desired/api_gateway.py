@@ -10,7 +10,7 @@ from stoker.desired.gateway_config import build_secrets, count_key_secrets
 from stoker.desired.gateway_pod import COMPONENT, ENVOY_PORT, POLICY_PORT, build_pod_template
 from stoker.desired.objects import Object, child, operator_peer, selector_labels
 
-__all__ = ["build_children", "build_secrets", "build_workload", "endpoint"]
+__all__ = ["build_children", "build_secrets", "build_workload"]
 
 
 def build_children(resolved: ResolvedApiGateway, settings: OperatorSettings) -> list[Object]:
@@ -33,12 +33,6 @@ def build_workload(resolved: ResolvedApiGateway, settings: OperatorSettings) -> 
         children.append(_admin_key(gateway))
     children.append(_deployment(gateway, settings))
     return children
-
-
-def endpoint(gateway: ApiGateway) -> str:
-    """Base URL inside the cluster, for OpenAI clients."""
-    port = "" if gateway.spec.expose.port == 80 else f":{gateway.spec.expose.port}"
-    return f"http://{gateway.metadata.name}.{gateway.metadata.namespace}.svc{port}/v1"
 
 
 def _deployment(gateway: ApiGateway, settings: OperatorSettings) -> Object:

@@ -13,13 +13,14 @@ from stoker.desired.objects import (
     RUN_DIRECTORY,
     Object,
     compact_json,
-    container_security,
+    container_defaults,
     http_probe,
     pod_security,
     pull_secrets,
     selector_labels,
 )
 from stoker.engines import ENGINES, EngineRequest
+from stoker.engines.accelerators import device_resource
 from stoker.errors import Stalled
 from stoker.models.quantity import parse_quantity
 from stoker.models.source import file_urls
@@ -35,8 +36,6 @@ AGENT_PORT = 9100
 GRACE_MARGIN_SECONDS = 30
 # After a failed probe nobody waits for a drain; the engine is not answering.
 PROBE_GRACE_SECONDS = 10
-
-RESOURCE_NAMES = {"NVIDIA": "nvidia.com/gpu", "AMD": "amd.com/gpu", "Intel": "gpu.intel.com/xe"}
 
 _AGENT_RESOURCES = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "96Mi"}}
 _FETCH_RESOURCES = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
@@ -113,12 +112,6 @@ def uses_claim_cache(resolved: ResolvedModelDeployment) -> bool:
     return resolved.source.downloaded and resolved.engine.spec.cache.type == "PersistentVolumeClaim"
 
 
-def resource_name(resolved: ResolvedModelDeployment) -> str:
-    """The extended resource that a device is requested by; empty on the CPU."""
-    accelerator = resolved.engine.spec.accelerator
-    return accelerator.resource_name or RESOURCE_NAMES.get(accelerator.vendor, "")
-
-
 def _init_containers(resolved: ResolvedModelDeployment, settings: OperatorSettings) -> list[Object]:
     # The agent comes first: it tells the progress of the download that follows.
     containers = [_agent_container(resolved, settings)]
@@ -152,7 +145,7 @@ def _agent_container(resolved: ResolvedModelDeployment, settings: OperatorSettin
         "ports": [{"name": "agent", "containerPort": AGENT_PORT, "protocol": "TCP"}],
         "livenessProbe": http_probe("/healthz", "agent", period=10, timeout=5, failures=6),
         "resources": _AGENT_RESOURCES,
-        "securityContext": container_security(),
+        **container_defaults(),
         "volumeMounts": [_mount("run", RUN_DIRECTORY), _mount("tmp", "/tmp")],  # noqa: S108 - a path in the container
     }
 
@@ -164,7 +157,7 @@ def _fetch_container(resolved: ResolvedModelDeployment, settings: OperatorSettin
         {"name": name, "url": url, **({"sha256": checksums[name]} if name in checksums else {})}
         for name, url in zip(source.files, file_urls(source), strict=True)
     ]
-    order = {"digest": source.digest, "directory": MODELS_DIRECTORY, "files": files, "progressFile": PROGRESS_FILE}
+    order = {"digest": source.digest, "cache": MODELS_DIRECTORY, "files": files, "progressFile": PROGRESS_FILE}
     env: list[Object] = [{"name": "STOKER_FETCH", "value": compact_json(order)}]
     if spec.secret_ref:
         token = {"name": spec.secret_ref.name, "key": SOURCE_TOKEN_FIELD}
@@ -176,7 +169,7 @@ def _fetch_container(resolved: ResolvedModelDeployment, settings: OperatorSettin
         "args": ["fetch"],
         "env": env,
         "resources": _FETCH_RESOURCES,
-        "securityContext": container_security(),
+        **container_defaults(),
         "volumeMounts": [_mount("models", MODELS_DIRECTORY), _mount("run", RUN_DIRECTORY), _mount("tmp", "/tmp")],  # noqa: S108
     }
 
@@ -204,7 +197,7 @@ def _engine_container(resolved: ResolvedModelDeployment) -> Object:
         # The agent answers when the engine is idle; SIGTERM comes after that.
         "lifecycle": {"preStop": {"httpGet": {"path": "/drain", "port": AGENT_PORT}}},
         "resources": _resources(resolved),
-        "securityContext": container_security(),
+        **container_defaults(),
         "volumeMounts": _engine_mounts(resolved),
     }
     if resolved.engine.spec.env_from:
@@ -278,7 +271,7 @@ def _placement(resolved: ResolvedModelDeployment) -> Object:
 def _resources(resolved: ResolvedModelDeployment) -> Object:
     """The engine's resources under the model's, and the devices."""
     resources = merge(resolved.engine.spec.resources or {}, resolved.deployment.spec.resources or {})
-    device = resource_name(resolved)
+    device = device_resource(resolved.engine.spec.accelerator)
     if device and resolved.gpus:
         # Kubernetes takes the request of an extended resource from its limit.
         resources = merge(resources, {"limits": {device: str(resolved.gpus)}, "requests": {device: None}})

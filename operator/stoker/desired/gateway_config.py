@@ -64,7 +64,7 @@ def _model(model: PublishedModel) -> Object:
         "port": ENGINE_PORT,
         "task": deployment.spec.task,
         "stopped": model.stopped,
-        "created": _unix(deployment.metadata.creation_timestamp) or 0,
+        "createdAt": _unix(deployment.metadata.creation_timestamp) or 0,
     }
 
 

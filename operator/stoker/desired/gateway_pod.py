@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from stoker.api.api_gateway import ApiGateway
-from stoker.api.names import child_labels, routes_secret_name
+from stoker.api.names import child_labels
 from stoker.api.resolved import OperatorSettings
 from stoker.desired.merge import merge, merge_pod_template
 from stoker.desired.objects import (
     RUN_DIRECTORY,
     Object,
-    compact_json,
-    container_security,
+    container_defaults,
     http_probe,
     pod_security,
     pull_secrets,
     selector_labels,
 )
+from stoker.errors import Stalled
+from stoker.models.quantity import parse_quantity
 
 COMPONENT = "gateway"
 ENVOY_PORT = 8080
@@ -25,6 +26,7 @@ POLICY_PORT = 9090
 
 # How long streams may go on after a gateway pod is told to leave.
 GRACE_SECONDS = 600
+GRACE_MARGIN_SECONDS = 60
 
 _TOKEN_DIRECTORY = "/var/run/secrets/kubernetes.io/serviceaccount"
 _ENVOY_RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}}
@@ -64,30 +66,29 @@ def build_pod_template(gateway: ApiGateway, settings: OperatorSettings) -> Objec
 
 def _policy_container(gateway: ApiGateway, settings: OperatorSettings) -> Object:
     namespace, name = gateway.key
-    order = {
-        "namespace": namespace,
-        "name": name,
-        "routesSecret": routes_secret_name(name),
-        "directory": RUN_DIRECTORY,
-    }
+    env = [
+        {"name": "STOKER_GATEWAY_NAMESPACE", "value": namespace},
+        {"name": "STOKER_GATEWAY_NAME", "value": name},
+        {"name": "STOKER_GATEWAY_FOLDER", "value": RUN_DIRECTORY},
+        {"name": "STOKER_DRAIN_SECONDS", "value": str(GRACE_SECONDS - GRACE_MARGIN_SECONDS)},
+    ]
+    heap = _envoy_heap_bytes(gateway)
+    if heap is not None:
+        env.append({"name": "STOKER_ENVOY_HEAP_BYTES", "value": str(heap)})
     return {
         "name": "policy",
         "image": settings.stoker_image,
         "imagePullPolicy": settings.stoker_image_pull_policy,
         "args": ["gateway"],
         "restartPolicy": "Always",
-        "env": [
-            {"name": "STOKER_GATEWAY", "value": compact_json(order)},
-            _field_env("POD_NAME", "metadata.name"),
-            _field_env("POD_NAMESPACE", "metadata.namespace"),
-        ],
+        "env": env,
         "ports": [{"name": "policy", "containerPort": POLICY_PORT, "protocol": "TCP"}],
         # Passes when the files are written that Envoy needs to start.
         "startupProbe": http_probe("/startup", "policy", period=1, timeout=5, failures=120),
         "livenessProbe": http_probe("/healthz", "policy", period=10, timeout=5, failures=6),
         "readinessProbe": http_probe("/readyz", "policy", period=2, timeout=5, failures=3),
         "resources": _POLICY_RESOURCES,
-        "securityContext": container_security(),
+        **container_defaults(),
         "volumeMounts": [
             _mount("run", RUN_DIRECTORY),
             _mount("tmp", "/tmp"),  # noqa: S108 - a path in the container
@@ -118,7 +119,7 @@ def _envoy_container(gateway: ApiGateway, settings: OperatorSettings) -> Object:
         # The policy service makes Envoy refuse new connections and answers when the last request is done.
         "lifecycle": {"preStop": {"httpGet": {"path": "/drain", "port": POLICY_PORT}}},
         "resources": gateway.spec.resources if gateway.spec.resources is not None else _ENVOY_RESOURCES,
-        "securityContext": container_security(),
+        **container_defaults(),
         "volumeMounts": [_mount("run", RUN_DIRECTORY), _mount("tmp", "/tmp")],  # noqa: S108
     }
 
@@ -140,8 +141,17 @@ def _spread_over_nodes(gateway: ApiGateway) -> Object:
     return {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": term}]}
 
 
-def _field_env(name: str, path: str) -> Object:
-    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+def _envoy_heap_bytes(gateway: ApiGateway) -> int | None:
+    """Envoy refuses requests before the kernel ends it: at nine tenths of its memory limit, where it has one."""
+    limit = ((gateway.spec.resources or {}).get("limits") or {}).get("memory")
+    if limit is None:
+        return None
+    try:
+        return int(parse_quantity(limit) * 9 / 10)
+    except ValueError as error:
+        raise Stalled(
+            "InvalidSpec", f"ApiGateway {gateway.metadata.name}: spec.resources.limits.memory: {error}"
+        ) from error
 
 
 def _mount(name: str, path: str, **more: Any) -> Object:

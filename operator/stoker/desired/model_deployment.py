@@ -108,16 +108,6 @@ def build_children(resolved: ResolvedModelDeployment, settings: OperatorSettings
     return children
 
 
-def pod_selector(deployment: ModelDeployment) -> str:
-    """The label selector of the pods, as text (for ``/scale``)."""
-    return ",".join(f"{key}={value}" for key, value in sorted(selector_labels(deployment, COMPONENT).items()))
-
-
-def endpoint(deployment: ModelDeployment, engine: InferenceEngine) -> str:
-    """The engine's address inside the cluster."""
-    return f"http://{deployment.metadata.name}.{deployment.metadata.namespace}.svc:{ENGINES[engine.spec.type].port}/v1"
-
-
 def _deployment(resolved: ResolvedModelDeployment, settings: OperatorSettings) -> Object:
     deployment, rollout = resolved.deployment, resolved.deployment.spec.rollout
     # A rollout may wait for a whole drain and then for a whole start before it can advance by one replica.

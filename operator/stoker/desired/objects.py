@@ -66,16 +66,20 @@ def pod_security() -> Object:
     }
 
 
-def container_security() -> Object:
-    """The same for one container: some admission policies look at containers only."""
+def container_defaults() -> Object:
+    """What every container has, init containers included: some admission policies look at containers only."""
     return {
-        "allowPrivilegeEscalation": False,
-        "capabilities": {"drop": ["ALL"]},
-        "readOnlyRootFilesystem": True,
-        "runAsNonRoot": True,
-        "runAsUser": USER_ID,
-        "runAsGroup": USER_ID,
-        "seccompProfile": {"type": "RuntimeDefault"},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "runAsUser": USER_ID,
+            "runAsGroup": USER_ID,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        # The last lines of the log become the message of a crash, and so of the condition.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
     }
 
 

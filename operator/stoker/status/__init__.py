@@ -1,0 +1,1 @@
+"""Pure: from what was seen in the cluster to status and conditions."""

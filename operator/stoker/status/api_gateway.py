@@ -1,0 +1,103 @@
+"""Status of an ApiGateway."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from stoker.api.api_gateway import ApiGateway, ApiGatewayStatus, ModelCounts
+from stoker.api.observed import ObservedWorkload
+from stoker.errors import StokerError
+from stoker.status.conditions import Cause, Verdict, build_conditions, cause_of
+from stoker.status.pods import Workload, diagnose
+
+_NOTHING = ObservedWorkload(deployment=None)
+
+
+def compute_api_gateway_status(
+    gateway: ApiGateway,
+    *,
+    workload: ObservedWorkload | None,
+    models: int,
+    ready_models: int,
+    keys: int,
+    service: Mapping[str, Any] | None,
+    admin_secret_name: str | None,
+    problem: StokerError | None,
+    now: datetime,
+) -> ApiGatewayStatus:
+    """Programmed: the pods are told what to do and the address exists. Ready: somebody answers there."""
+    seen = workload or _NOTHING
+    address = _address(gateway, service)
+    observed = seen.deployment
+    return ApiGatewayStatus(
+        observed_generation=gateway.metadata.generation,
+        url=address,
+        models=ModelCounts(total=models, ready=ready_models),
+        keys=keys,
+        replicas=observed.replicas if observed else 0,
+        ready_replicas=observed.ready_replicas if observed else 0,
+        admin_secret_name=admin_secret_name,
+        conditions=build_conditions(
+            gateway.status.conditions,
+            _judge(gateway, seen, problem, address, service),
+            generation=gateway.metadata.generation,
+            now=now,
+        ),
+    )
+
+
+def _judge(
+    gateway: ApiGateway,
+    seen: ObservedWorkload,
+    problem: StokerError | None,
+    address: str | None,
+    service: Mapping[str, Any] | None,
+) -> Verdict:
+    name, wanted = gateway.metadata.name, gateway.spec.replicas
+    described = Workload("ApiGateway", name, "envoy", "Gateway", f"deployment/{name}")
+    # Why nobody can be told what to do, or where to call.
+    unprogrammed = cause_of(problem)
+    if unprogrammed is None and seen.deployment is None:
+        unprogrammed = Cause("GatewayStarting", f"The children of ApiGateway {name} are being created")
+    if unprogrammed is None and address is None:
+        unprogrammed = Cause(
+            "AddressPending",
+            f"Service {name} has no external address yet: it needs a load-balancer implementation in the cluster, or set "
+            "spec.expose.type to NodePort or ClusterIP",
+        )
+    cause = unprogrammed or diagnose(described, seen, wanted)
+    if unprogrammed:
+        programmed = ("Programmed", False, unprogrammed.reason, unprogrammed.message)
+    else:
+        programmed = ("Programmed", True, "Programmed", _where(gateway, address, service))
+    serving = seen.deployment.ready_replicas if seen.deployment else 0
+    if wanted == 0 and problem is None:
+        stopped = f"ApiGateway {name} is stopped: set spec.replicas to start it"
+        return Verdict(True, "Stopped", stopped, cause, (programmed,))
+    if serving > 0 and address is not None:
+        return Verdict(True, "Serving", f"{serving} of {wanted} replicas serve {address}", cause, (programmed,))
+    if cause is None:
+        cause = Cause("GatewayStarting", f"No replica of ApiGateway {name} serves yet")
+    return Verdict(False, cause.reason, cause.message, cause, (programmed,))
+
+
+def _address(gateway: ApiGateway, service: Mapping[str, Any] | None) -> str | None:
+    """Base URL for OpenAI clients; None while a load balancer has not given one."""
+    port = "" if gateway.spec.expose.port == 80 else f":{gateway.spec.expose.port}"
+    if gateway.spec.expose.type != "LoadBalancer":
+        return f"http://{gateway.metadata.name}.{gateway.metadata.namespace}.svc{port}/v1"
+    balancer = ((service or {}).get("status") or {}).get("loadBalancer") or {}
+    for ingress in balancer.get("ingress") or ():
+        host = ingress.get("hostname") or ingress.get("ip")
+        if host:
+            return f"http://[{host}]{port}/v1" if ":" in host else f"http://{host}{port}/v1"
+    return None
+
+
+def _where(gateway: ApiGateway, address: str | None, service: Mapping[str, Any] | None) -> str:
+    ports = ((service or {}).get("spec") or {}).get("ports") or ()
+    node_port = next((port["nodePort"] for port in ports if port.get("nodePort")), None)
+    also = f" and port {node_port} of every node" if gateway.spec.expose.type == "NodePort" and node_port else ""
+    return f"Clients reach it at {address}{also}"

@@ -1,0 +1,107 @@
+"""Status of a ModelDeployment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from stoker.api.model_deployment import DownloadStatus, ModelDeployment, ModelDeploymentStatus
+from stoker.api.names import COMPONENT, OWNER_LABELS
+from stoker.api.observed import ObservedWorkload
+from stoker.api.resolved import ResolvedModelDeployment
+from stoker.engines import ENGINES
+from stoker.engines.accelerators import device_resource
+from stoker.errors import StokerError
+from stoker.status.conditions import Cause, Verdict, build_conditions, cause_of
+from stoker.status.pods import Workload, diagnose, slowest_download
+
+_NOTHING = ObservedWorkload(deployment=None)
+
+
+def compute_model_deployment_status(
+    deployment: ModelDeployment,
+    *,
+    resolved: ResolvedModelDeployment | None,
+    workload: ObservedWorkload | None,
+    problem: StokerError | None,
+    gateways: Iterable[tuple[str, str]],
+    name_taken: str,
+    update_available: str | None,
+    now: datetime,
+) -> ModelDeploymentStatus:
+    """Everything that ``kubectl get`` and ``describe`` tell; equal input gives an equal status, so nothing is written."""
+    seen = workload or _NOTHING
+    published = sorted(f"{namespace}/{name}" for namespace, name in gateways)
+    verdict = _judge(deployment, resolved, seen, problem, name_taken, published=bool(published))
+    previous, observed = deployment.status, seen.deployment
+    download = slowest_download(seen.pods)
+    return ModelDeploymentStatus(
+        observed_generation=deployment.metadata.generation,
+        replicas=observed.replicas if observed else 0,
+        ready_replicas=observed.ready_replicas if observed else 0,
+        desired_replicas=resolved.replicas if resolved else deployment.spec.replicas,
+        selector=f"{COMPONENT}=engine,{OWNER_LABELS['ModelDeployment']}={deployment.metadata.name}",
+        engine=deployment.spec.engine_ref.name,
+        image=resolved.chosen.engine_image if resolved else previous.image,
+        update_available=update_available,
+        download=DownloadStatus(
+            file=download.file or None, completed_bytes=download.completed_bytes, total_bytes=download.total_bytes
+        )
+        if download
+        else None,
+        endpoint=_endpoint(resolved) if resolved else previous.endpoint,
+        gateways=published[:64],
+        conditions=build_conditions(previous.conditions, verdict, generation=deployment.metadata.generation, now=now),
+    )
+
+
+def _judge(
+    deployment: ModelDeployment,
+    resolved: ResolvedModelDeployment | None,
+    seen: ObservedWorkload,
+    problem: StokerError | None,
+    name_taken: str,
+    *,
+    published: bool,
+) -> Verdict:
+    name = deployment.metadata.name
+    wanted = resolved.replicas if resolved else deployment.spec.replicas
+    cause = cause_of(problem)
+    if cause is None and name_taken:
+        cause = Cause("ServedNameTaken", name_taken, stalled=True)
+    if cause is None:
+        cause = diagnose(_describe(deployment, resolved), seen, wanted)
+    serving = seen.deployment.ready_replicas if seen.deployment else 0
+    unreachable = bool(name_taken) and not published
+    if wanted == 0 and (problem is None or problem.reason == "Stopped"):
+        message = f"ModelDeployment {name} is stopped: set spec.replicas to start it"
+        return Verdict(not unreachable, cause.reason if cause and unreachable else "Stopped", message, cause)
+    if serving > 0 and not unreachable:
+        return Verdict(True, "Serving", f"{serving} of {wanted} replicas serve {deployment.served_name}", cause)
+    if cause is None:
+        cause = Cause("EngineStarting", f"No replica of ModelDeployment {name} serves yet")
+    return Verdict(False, cause.reason, cause.message, cause)
+
+
+def _describe(deployment: ModelDeployment, resolved: ResolvedModelDeployment | None) -> Workload:
+    advice = "raise resources.limits.memory, or lower spec.contextLength or spec.maxConcurrentRequests, or take a smaller model"
+    device, deadline = "", None
+    if resolved:
+        device = device_resource(resolved.engine.spec.accelerator)
+        deadline = resolved.chosen.startup_deadline_seconds
+    return Workload(
+        kind="ModelDeployment",
+        name=deployment.metadata.name,
+        main="engine",
+        subject="Engine",
+        noun=f"deployment/{deployment.metadata.name}",
+        device=device,
+        startup_deadline_seconds=deadline,
+        drain_timeout_seconds=deployment.spec.rollout.drain_timeout_seconds,
+        memory_advice=advice,
+    )
+
+
+def _endpoint(resolved: ResolvedModelDeployment) -> str:
+    namespace, name = resolved.deployment.key
+    return f"http://{name}.{namespace}.svc:{ENGINES[resolved.engine.spec.type].port}/v1"

@@ -1,0 +1,270 @@
+"""What the pods of a workload suffer from, in the words of those who know: scheduler, kubelet, downloader, engine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from stoker.api.observed import FetchProgress, ObservedContainer, ObservedPod, ObservedWorkload
+from stoker.status.conditions import Cause
+
+_IMAGE_REASONS = frozenset(
+    {
+        "ImagePullBackOff",
+        "ErrImagePull",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "RegistryUnavailable",
+    }
+)
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|failed to allocate|unable to allocate|cannot allocate memory", re.IGNORECASE
+)
+_MISSING_OBJECT = re.compile(r"secret|configmap", re.IGNORECASE)
+# SIGKILL and SIGTERM: how the kubelet ends a container whose startup probe ran out.
+_ENDED_FROM_OUTSIDE = frozenset({137, 143})
+
+
+@dataclass(frozen=True)
+class Workload:
+    """How to speak of a workload's pods."""
+
+    kind: str
+    name: str
+    main: str
+    """Name of the container that serves."""
+    subject: str
+    """Beginning of the reasons about it: Engine, Gateway."""
+    noun: str
+    device: str = ""
+    """Extended resource of its accelerators."""
+    startup_deadline_seconds: int | None = None
+    drain_timeout_seconds: int | None = None
+    memory_advice: str = "raise resources.limits.memory"
+
+
+def diagnose(workload: Workload, seen: ObservedWorkload, wanted: int) -> Cause | None:
+    """The one thing to tell about a workload that is not complete; None when it is.
+
+    What a person has to mend comes before what is under way.
+    """
+    deployment = seen.deployment
+    if deployment is None:
+        return Cause(f"{workload.subject}Starting", f"Deployment {workload.name} is being created")
+    pods = [pod for pod in seen.pods if not pod.terminating]
+    leaving = [pod for pod in seen.pods if pod.terminating]
+    if wanted == 0:
+        return _going(workload, [*pods, *leaving]) if pods or leaving else None
+    causes = [cause for pod in sorted(pods, key=_newest_first) if (cause := _diagnose_pod(workload, pod, leaving))]
+    if deployment.replica_failure:
+        causes.insert(0, _refused_pods(workload, deployment.replica_failure))
+    for cause in causes:
+        if cause.stalled:
+            return cause
+    if causes:
+        return causes[0]
+    ready = deployment.ready_replicas
+    if deployment.observed_generation < deployment.generation:
+        return Cause("RollingOut", f"Deployment {workload.name}: a change is being taken over")
+    if deployment.updated_replicas < wanted and leaving and deployment.replicas < wanted:
+        return _waiting_for_drain(workload, leaving)
+    if deployment.progress_reason == "ProgressDeadlineExceeded" and ready < wanted:
+        return Cause(
+            "ProgressDeadlineExceeded",
+            f"Deployment {workload.name} has not advanced within its deadline: see kubectl describe deployment {workload.name}",
+            stalled=True,
+        )
+    if deployment.updated_replicas < wanted or deployment.replicas > wanted:
+        return Cause("RollingOut", f"{deployment.updated_replicas} of {wanted} replicas are up to date")
+    if ready < wanted:
+        return Cause(f"{workload.subject}Starting", f"{ready} of {wanted} replicas serve; the others are being started")
+    return None
+
+
+def slowest_download(pods: Iterable[ObservedPod]) -> FetchProgress | None:
+    """Progress of the download that will take longest."""
+    running = [pod.fetch for pod in pods if not pod.terminating and pod.fetch is not None and _is_fetching(pod)]
+    return min(running, key=lambda progress: progress.completed_bytes / (progress.total_bytes or 2**63), default=None)
+
+
+def _newest_first(pod: ObservedPod) -> tuple[float, str]:
+    return -pod.created_at, pod.name
+
+
+def _diagnose_pod(workload: Workload, pod: ObservedPod, leaving: list[ObservedPod]) -> Cause | None:
+    if pod.ready:
+        return None
+    if not pod.scheduled:
+        return _unscheduled(workload, pod, leaving)
+    for container in pod.containers:
+        cause = _blocked_container(workload, container)
+        if cause:
+            return cause
+    fetch = next((container for container in pod.containers if container.name == "fetch"), None)
+    if fetch is not None and not _has_succeeded(fetch):
+        return _fetching(workload, pod, fetch)
+    for container in pod.containers:
+        if container.init and container.name != "fetch" and _has_crashed(container):
+            return _crashed(workload, container)
+    main = next((container for container in pod.containers if container.name == workload.main), None)
+    return _main_container(workload, pod, main)
+
+
+def _unscheduled(workload: Workload, pod: ObservedPod, leaving: list[ObservedPod]) -> Cause:
+    words = pod.unschedulable_message
+    if not words:
+        return Cause(f"{workload.subject}Starting", f"Pod {pod.name} is being scheduled")
+    if leaving and "Insufficient" in words:
+        return _waiting_for_drain(workload, leaving)
+    if workload.device and f"Insufficient {workload.device}" in words:
+        return Cause(
+            "InsufficientGPUs",
+            f"No node has enough free {workload.device} for pod {pod.name}; it starts by itself when one has. "
+            f"Add a node, free devices, or lower spec.gpus. The scheduler says: {words}",
+        )
+    return Cause(
+        "Unschedulable",
+        f"No node takes pod {pod.name}; it starts by itself when one does. Compare resources, nodeSelector, tolerations and "
+        f"affinity with the nodes. The scheduler says: {words}",
+    )
+
+
+def _blocked_container(workload: Workload, container: ObservedContainer) -> Cause | None:
+    """What the kubelet cannot even create."""
+    if container.state != "waiting":
+        return None
+    if container.reason in _IMAGE_REASONS:
+        return Cause(
+            "ImagePullFailed",
+            f"The image {container.image} of container {container.name} cannot be pulled: correct it, or name its registry's "
+            f"secret in imagePullSecrets. The kubelet says: {container.message or container.reason}",
+            stalled=True,
+        )
+    if container.reason == "CreateContainerConfigError":
+        found = _MISSING_OBJECT.search(container.message)
+        reason = "ContainerConfigError"
+        if found:
+            reason = "SecretNotFound" if found[0].lower() == "secret" else "ConfigMapNotFound"
+        return Cause(
+            reason,
+            f"Container {container.name} of {workload.kind} {workload.name} cannot be configured; create what is missing and it "
+            f"goes on by itself. The kubelet says: {container.message}",
+        )
+    if container.reason in ("CreateContainerError", "RunContainerError"):
+        return Cause(
+            "ContainerNotCreated",
+            f"Container {container.name} of {workload.kind} {workload.name} cannot be started. The kubelet says: {container.message}",
+            stalled=True,
+        )
+    return None
+
+
+def _fetching(workload: Workload, pod: ObservedPod, container: ObservedContainer) -> Cause:
+    progress = pod.fetch
+    if progress is None or progress.phase == "Done":
+        if _has_crashed(container):
+            words = container.message or container.last_message or "it left no message"
+            return Cause(
+                "DownloadFailed", f"The download in pod {pod.name} ends again and again: {words}", stalled=True
+            )
+        return Cause("Downloading", f"Pod {pod.name} is about to download the weights")
+    if progress.phase == "Failed":
+        return Cause(progress.reason or "DownloadFailed", progress.message or "The download failed", stalled=True)
+    if progress.phase == "Retrying":
+        return Cause(progress.reason or "SourceUnreachable", progress.message or "The download is being tried again")
+    if progress.phase == "Waiting":
+        return Cause(
+            "Downloading", progress.message or f"Pod {pod.name} waits for another pod that downloads the same weights"
+        )
+    verb = "Verifying" if progress.phase == "Verifying" else "Downloading"
+    return Cause("Downloading", f"{verb} {_amount(progress)}" + (f" ({progress.file})" if progress.file else ""))
+
+
+def _main_container(workload: Workload, pod: ObservedPod, container: ObservedContainer | None) -> Cause:
+    if container is not None and _has_crashed(container) and not container.started:
+        return _crashed(workload, container)
+    if container is None or container.state != "running":
+        return Cause(f"{workload.subject}Starting", f"Pod {pod.name} is being started")
+    if not container.started:
+        limit = f" (at most {workload.startup_deadline_seconds} s)" if workload.startup_deadline_seconds else ""
+        return Cause(f"{workload.subject}Loading", f"Pod {pod.name} runs and is loading{limit}")
+    return Cause(f"{workload.subject}Unresponsive", f"Pod {pod.name} runs, but does not answer its readiness probe now")
+
+
+def _crashed(workload: Workload, container: ObservedContainer) -> Cause:
+    ended = container.state == "terminated"
+    reason = container.reason if ended else container.last_reason
+    code = container.exit_code if ended else container.last_exit_code
+    words = (container.message if ended else container.last_message).strip()
+    said = f" It said last: {words}" if words else ""
+    is_main = container.name == workload.main
+    if reason == "OOMKilled" or (is_main and _OUT_OF_MEMORY.search(words)):
+        return Cause(
+            f"{workload.subject}OutOfMemory",
+            f"Container {container.name} of {workload.kind} {workload.name} ran out of memory: {workload.memory_advice}.{said}",
+            stalled=True,
+        )
+    if is_main and code in _ENDED_FROM_OUTSIDE and workload.startup_deadline_seconds:
+        return Cause(
+            "StartupDeadlineExceeded",
+            f"{workload.kind} {workload.name} was ended after {workload.startup_deadline_seconds} s, before it was loaded: raise "
+            f"spec.startupDeadlineSeconds of its InferenceEngine, or take a smaller model.{said}",
+            stalled=True,
+        )
+    return Cause(
+        f"{workload.subject}Crashed",
+        f"Container {container.name} of {workload.kind} {workload.name} ended with exit code {code} and has been started "
+        f"{container.restarts + 1} times: see kubectl logs {workload.noun} -c {container.name} --previous.{said}",
+        stalled=True,
+    )
+
+
+def _refused_pods(workload: Workload, words: str) -> Cause:
+    if "PodSecurity" in words:
+        return Cause(
+            "PodSecurityForbidden",
+            f"The namespace's Pod Security level refuses the pods of {workload.kind} {workload.name}: remove what it names, or "
+            f"change the namespace's label pod-security.kubernetes.io/enforce. Kubernetes says: {words}",
+            stalled=True,
+        )
+    return Cause(
+        "PodsForbidden",
+        f"Kubernetes refuses the pods of {workload.kind} {workload.name}: raise the quota or remove what it names. It says: {words}",
+        stalled=True,
+    )
+
+
+def _waiting_for_drain(workload: Workload, leaving: list[ObservedPod]) -> Cause:
+    limit = f", {workload.drain_timeout_seconds} s at most" if workload.drain_timeout_seconds is not None else ""
+    names = ", ".join(sorted(pod.name for pod in leaving)[:3])
+    return Cause("WaitingForDrain", f"A new replica starts when {names} has finished its running requests{limit}")
+
+
+def _going(workload: Workload, pods: list[ObservedPod]) -> Cause:
+    names = ", ".join(sorted(pod.name for pod in pods)[:3])
+    return Cause("Stopping", f"{workload.kind} {workload.name} is stopped; {names} finishes its running requests")
+
+
+def _has_crashed(container: ObservedContainer) -> bool:
+    """Stays true while a restarted container has not proved itself, so that the reason does not flicker."""
+    if container.state == "terminated":
+        return container.exit_code != 0
+    return container.restarts > 0 and not container.started
+
+
+def _has_succeeded(container: ObservedContainer) -> bool:
+    return container.state == "terminated" and container.exit_code == 0
+
+
+def _is_fetching(pod: ObservedPod) -> bool:
+    return any(container.name == "fetch" and not _has_succeeded(container) for container in pod.containers)
+
+
+def _amount(progress: FetchProgress) -> str:
+    """``3.1/5.0 GB``: the same unit on both sides, so that the two can be compared at a glance."""
+    largest = max(progress.completed_bytes, progress.total_bytes or 0)
+    unit, size = next(((u, s) for u, s in (("GB", 10**9), ("MB", 10**6)) if largest >= s), ("kB", 10**3))
+    total = f"/{progress.total_bytes / size:.1f}" if progress.total_bytes is not None else ""
+    return f"{progress.completed_bytes / size:.1f}{total} {unit}"
