@@ -109,8 +109,9 @@ class Download:
             on_bytes(offset)
             may_start()
             digest = self._digest_at(offset, report, on_bytes)
-            report.phase("Downloading", file=self._file.name)
             beginning = b"" if offset == 0 else None
+            if offset:
+                report.phase("Downloading", file=self._file.name)
             self._resumed = self._resumed or offset > 0
             try:
                 with PartWriter(self._path, self._state, self._known, offset, digest) as part:
@@ -121,6 +122,8 @@ class Download:
                             if len(beginning) < len(GGUF_MAGIC):
                                 continue
                             self._require_gguf(beginning)
+                            # Not before: a source that is asked again after a refusal would seem to make progress.
+                            report.phase("Downloading", file=self._file.name)
                             piece, beginning = beginning, None
                         part.write(piece)
                         on_bytes(part.offset)

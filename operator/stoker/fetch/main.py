@@ -21,13 +21,16 @@ from stoker.fetch.progress import ProgressReport
 
 FIRST_DELAY = 1.0
 LONGEST_DELAY = 30.0
+FAILED_DELAY = 30.0
+SELDOM = 10.0
+"""Looks that fetch the whole file take at most about a tenth of the time."""
 TERMINATION_LOG = Path("/dev/termination-log")
 
 log = structlog.get_logger("fetch")
 
 
 def main(arguments: Sequence[str] = ()) -> int:
-    """0: the weights are there; 1: somebody has to change something; 2: wrong use; 143: told to stop."""
+    """0: the weights are there; 1: the pod was given a configuration that cannot be used; 2: wrong use; 143: told to stop."""
     _configure_logs()
     if arguments:
         log.error("`stoker fetch` takes no arguments: its configuration is in STOKER_FETCH")
@@ -38,12 +41,12 @@ def main(arguments: Sequence[str] = ()) -> int:
     try:
         config = parse_config(os.environ)
     except Stalled as failure:
-        return _fail(ProgressReport(Path(DEFAULT_PROGRESS_FILE)), failure)
+        # A container that starts again gets the same environment, so only a new pod helps.
+        _tell_failure(ProgressReport(Path(DEFAULT_PROGRESS_FILE)), failure)
+        return 1
     report = ProgressReport(config.progress_file)
     try:
         retry_until_fetched(config, report)
-    except Stalled as failure:
-        return _fail(report, failure)
     except SystemExit as stop:
         log.info("stopping; the next start goes on from here", status=stop.code)
         raise
@@ -52,32 +55,48 @@ def main(arguments: Sequence[str] = ()) -> int:
 
 
 def retry_until_fetched(
-    config: FetchConfig, report: ProgressReport, *, first_delay: float = FIRST_DELAY, settle: float = SETTLE
+    config: FetchConfig,
+    report: ProgressReport,
+    *,
+    first_delay: float = FIRST_DELAY,
+    failed_delay: float = FAILED_DELAY,
+    settle: float = SETTLE,
 ) -> None:
-    """Waits grow while nothing arrives and start small again after every byte that did: a source that cuts often is still a source."""
+    """Try for as long as the pod lives: whatever is wrong can be mended outside, and then nobody should have to restart anything.
+
+    Waits grow while nothing arrives and start small again after every byte that did: a source that cuts often is still a
+    source. A file that was refused is looked at again, too, which takes its headers or its first bytes; where it takes the
+    whole file (a wrong sum, and a source that does not tell versions apart) it is done seldom.
+    """
     delay = first_delay
+    failed_before = False
     while True:
-        before = report.current.completed_bytes
+        before, started = report.current.completed_bytes, time.monotonic()
         try:
             fetch_model(config, report, CacheLock(config.lock_file, settle=settle))
         except Waiting as obstacle:
+            failed_before = False
             if report.current.completed_bytes > before:
                 delay = first_delay
             pause = max(delay, obstacle.retry_after) * random.uniform(0.8, 1.2)  # noqa: S311
             report.phase("Retrying", file=report.current.file, reason=obstacle.reason, message=obstacle.message)
-            time.sleep(pause)
             delay = min(delay * 2, LONGEST_DELAY)
+        except Stalled as refusal:
+            _tell_failure(report, refusal)
+            pause = max(failed_delay, (time.monotonic() - started) * SELDOM if failed_before else 0.0)
+            failed_before = True
+            delay = first_delay
         else:
             return
+        time.sleep(pause)
 
 
-def _fail(report: ProgressReport, failure: StokerError) -> int:
+def _tell_failure(report: ProgressReport, failure: StokerError) -> None:
     report.phase("Failed", file=report.current.file, reason=failure.reason, message=failure.message)
     try:
         TERMINATION_LOG.write_text(f"{failure.reason}: {failure.message}")
     except OSError:
         log.debug("no termination log here")
-    return 1
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

@@ -17,7 +17,8 @@ import pytest
 
 from stoker.fetch import main as main_module
 from stoker.fetch.config import CONFIG_VARIABLE, FetchConfig
-from stoker.fetch.main import main
+from stoker.fetch.main import main, retry_until_fetched
+from stoker.fetch.progress import ProgressReport
 
 
 def environment(config: FetchConfig) -> dict[str, str]:
@@ -92,17 +93,56 @@ def test_a_stopped_process_keeps_its_part_and_the_next_one_goes_on(
     assert (config.folder / "model.gguf").read_bytes() == whole
 
 
-def test_a_failure_is_in_the_progress_file_and_in_the_termination_log(
+def test_a_refused_file_stays_failed_without_flicker_until_it_is_mended(
     fake_source: Any, make_config: Callable[..., FetchConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake_source.files["model.gguf"] = b"<html>"
     config = make_config()
-    for name, value in environment(config).items():
-        monkeypatch.setenv(name, value)
+    good = fake_source.files["model.gguf"]
+    fake_source.files["model.gguf"] = b"<html>"
+
+    def mend() -> None:
+        fake_source.files["model.gguf"] = good
+
+    fake_source.answer()
+    fake_source.answer()
+    fake_source.answer(before_body=mend)
+    phases: list[str] = []
+
+    class Recorded(ProgressReport):
+        def phase(self, phase: Any, **fields: str) -> None:
+            phases.append(phase)
+            super().phase(phase, **fields)
+
+    retry_until_fetched(config, Recorded(config.progress_file), first_delay=0.01, failed_delay=0.01, settle=0)
+    assert phases == ["Failed", "Failed", "Failed", "Downloading"]
+    assert main_module.TERMINATION_LOG.read_text().startswith("NotGGUF: ")
+    assert (config.folder / "model.gguf").read_bytes() == good
+
+
+def test_a_wrong_sum_costs_the_file_once_and_then_its_headers(
+    fake_source: Any, make_config: Callable[..., FetchConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(sha256="0" * 64)
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            raise SystemExit(143)
+
+    monkeypatch.setattr(main_module.time, "sleep", lambda seconds: pause(seconds) if seconds else None)
+    with pytest.raises(SystemExit):
+        retry_until_fetched(config, ProgressReport(config.progress_file), failed_delay=30, settle=0)
+    assert pauses == [30, 30, 30]
+    assert progress(config)["reason"] == "ChecksumMismatch"
+    assert not (config.partial / "model.gguf").exists()
+
+
+def test_a_configuration_that_cannot_be_used_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CONFIG_VARIABLE, "{}")
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     assert main([]) == 1
-    assert (progress(config)["phase"], progress(config)["reason"]) == ("Failed", "NotGGUF")
-    assert main_module.TERMINATION_LOG.read_text().startswith("NotGGUF: ")
+    assert main_module.TERMINATION_LOG.read_text().startswith("InvalidConfiguration: ")
 
 
 def test_a_folder_that_cannot_be_written_says_whose_it_must_be(make_config: Callable[..., FetchConfig]) -> None:
