@@ -1,0 +1,1 @@
+"""Builds the images of this repository, with Docker or without it."""
