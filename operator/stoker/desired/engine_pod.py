@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from math import ceil
 from typing import Any
 
@@ -72,13 +73,6 @@ def build_pod_template(resolved: ResolvedModelDeployment, settings: OperatorSett
 def engine_request(resolved: ResolvedModelDeployment) -> EngineRequest:
     """The engine's view of a ModelDeployment."""
     deployment, engine = resolved.deployment, resolved.engine
-    limits = _resources(resolved).get("limits") or {}
-    try:
-        cpu = parse_quantity(limits["cpu"]) if "cpu" in limits else None
-    except ValueError as error:
-        raise Stalled(
-            "UnsupportedField", f"ModelDeployment {deployment.metadata.name}: resources.limits.cpu: {error}"
-        ) from error
     return EngineRequest(
         served_name=deployment.served_name,
         aliases=tuple(deployment.spec.aliases),
@@ -88,7 +82,8 @@ def engine_request(resolved: ResolvedModelDeployment) -> EngineRequest:
         slots=deployment.spec.max_concurrent_requests,
         vendor=engine.spec.accelerator.vendor,
         gpus=resolved.gpus,
-        cpu_limit=cpu,
+        cpu_limit=_limit(resolved, "cpu"),
+        memory_limit=_limit(resolved, "memory"),
         chat_template_path=f"{TEMPLATE_DIRECTORY}/{TEMPLATE_FILE}" if deployment.spec.chat_template else None,
         engine_name=engine.metadata.name,
         engine_args=tuple(engine.spec.args),
@@ -276,6 +271,15 @@ def _resources(resolved: ResolvedModelDeployment) -> Object:
         # Kubernetes takes the request of an extended resource from its limit.
         resources = merge(resources, {"limits": {device: str(resolved.gpus)}, "requests": {device: None}})
     return {key: value for key, value in resources.items() if value}
+
+
+def _limit(resolved: ResolvedModelDeployment, name: str) -> Decimal | None:
+    limits = _resources(resolved).get("limits") or {}
+    try:
+        return parse_quantity(limits[name]) if name in limits else None
+    except ValueError as error:
+        deployment = resolved.deployment.metadata.name
+        raise Stalled("InvalidSpec", f"ModelDeployment {deployment}: resources.limits.{name}: {error}") from error
 
 
 def _env(resolved: ResolvedModelDeployment) -> list[Object]:

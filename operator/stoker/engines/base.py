@@ -29,6 +29,8 @@ class EngineRequest:
     vendor: Vendor = "None"
     gpus: int = 0
     cpu_limit: Decimal | None = None
+    memory_limit: Decimal | None = None
+    """Bytes."""
     chat_template_path: str | None = None
     engine_name: str = ""
     engine_args: tuple[str, ...] = ()

@@ -29,6 +29,9 @@ def _build_command(request: EngineRequest) -> tuple[str, ...]:
     if request.cpu_limit is not None:
         # Left alone it counts the node's cores and is throttled by the limit.
         command += ["--threads", str(max(1, floor(request.cpu_limit)))]
+    if request.memory_limit is not None:
+        # Finished prompts are kept in memory, 8 GiB of them by default: whoever sets a limit would be ended by it.
+        command += ["--cache-ram", str(int(request.memory_limit) // 2**20 // 8)]
     if request.task == "Embedding":
         # An input has to fit into one physical batch; the default of 512 tokens refuses longer ones.
         batch = str(request.context_length or _EMBEDDING_BATCH)

@@ -73,9 +73,8 @@ def _judge(
         cause = diagnose(_describe(deployment, resolved), seen, wanted)
     serving = seen.deployment.ready_replicas if seen.deployment else 0
     unreachable = bool(name_taken) and not published
-    if wanted == 0 and (problem is None or problem.reason == "Stopped"):
-        message = f"ModelDeployment {name} is stopped: set spec.replicas to start it"
-        return Verdict(not unreachable, cause.reason if cause and unreachable else "Stopped", message, cause)
+    if wanted == 0 and problem is None and not unreachable:
+        return Verdict(True, "Stopped", f"ModelDeployment {name} is stopped: set spec.replicas to start it", cause)
     if serving > 0 and not unreachable:
         return Verdict(True, "Serving", f"{serving} of {wanted} replicas serve {deployment.served_name}", cause)
     if cause is None:
