@@ -26,6 +26,9 @@ V = TypeVar("V")
 Key = tuple[str, str]
 """(namespace, name)."""
 
+ANY_VERSION = 2**63
+"""Of objects of which only the last word is kept, not its version."""
+
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 # Longer than any request of ours may take: until then its answer may still speak of a deleted object.
 _TOMBSTONE_SECONDS = 90.0
@@ -163,6 +166,14 @@ class Cache:
         """Watched children with this controller."""
         return set(self._index.children_by_owner.get(owner_uid, ()))
 
+    def owner_of(self, resource: ResourceType, key: Key) -> tuple[str, str] | None:
+        """(kind, name) of the object of ours that a child or pod belongs to."""
+        if resource == PODS:
+            pod = self._pods.get(key)
+            return pod.owner if pod else None
+        child = self.child(resource, key)
+        return owner_of_child(child) if child else None
+
     def pods_of(self, kind: str, key: Key) -> list[ObservedPod]:
         """Pods of one of our objects, by name."""
         found = []
@@ -187,6 +198,8 @@ class Cache:
 
     def known(self, resource: ResourceType) -> dict[Key, int]:
         """resourceVersions of all objects of a type, by name."""
+        if resource == NAMESPACES:
+            return {("", name): ANY_VERSION for name in self.namespace_labels or ()}
         if resource.kind in self._own:
             return {key: _version(own.metadata.resource_version) for key, own in self._own[resource.kind].items()}
         if resource == PODS:
@@ -314,12 +327,14 @@ def parse_own(kind: str, obj: Object) -> OwnObject:
     """Parse one of our objects; what cannot be read is kept with the reason, so that its status can say so."""
     metadata = Metadata.model_validate(obj["metadata"])
     try:
-        resource = KIND_BY_NAME[kind].model_validate(obj)
+        return OwnObject(kind, metadata, obj, KIND_BY_NAME[kind].model_validate(obj))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        field_path = ".".join(str(part) for part in first["loc"])
-        return OwnObject(kind, metadata, obj, None, f"{field_path}: {first['msg']}")
-    return OwnObject(kind, metadata, obj, resource)
+    if first["loc"] and first["loc"][0] == "status":
+        # A status edited by hand is only ours to write again.
+        return parse_own(kind, {name: value for name, value in obj.items() if name != "status"})
+    field_path = ".".join(str(part) for part in first["loc"])
+    return OwnObject(kind, metadata, obj, None, f"{field_path}: {first['msg']}")
 
 
 def trim(obj: Object) -> Object:
@@ -336,6 +351,14 @@ def controller_uid(obj: Object) -> str:
         if reference.get("controller"):
             return str(reference["uid"])
     return ""
+
+
+def owner_of_child(obj: Object) -> tuple[str, str] | None:
+    """(kind, name) of the object of ours that controls this one."""
+    for reference in obj["metadata"].get("ownerReferences") or ():
+        if reference.get("controller") and reference["kind"] in OWNER_LABELS:
+            return reference["kind"], reference["name"]
+    return None
 
 
 def owner_of_pod(obj: Object) -> tuple[str, str] | None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from stoker.api import Resource
 from stoker.cluster.cache import Cache, Key, controller_uid
 from stoker.cluster.client import KubeClient
 from stoker.cluster.compare import APPLIED_ANNOTATION, applied_hash, content_hash, find_drift
 from stoker.cluster.errors import ApiError
-from stoker.cluster.resource_types import DEPLOYMENTS, SECRETS, Object, ResourceType, type_of
+from stoker.cluster.resource_types import CLAIMS, DEPLOYMENTS, ROLE_BINDINGS, SECRETS, Object, ResourceType, type_of
 from stoker.errors import Stalled, Waiting
 
 logger = logging.getLogger(__name__)
@@ -19,24 +19,27 @@ logger = logging.getLogger(__name__)
 # With this resourceVersion apply means "create": no object ever has it, so an existing one answers 409 and stays as it is.
 NOT_YET = "1"
 ATTEMPTS = 3
+# A pod needs its account and policy; a binding is refused while its role does not exist.
+APPLIED_LAST = frozenset({DEPLOYMENTS.kind, ROLE_BINDINGS.kind})
 
 
 class ChildWriter:
     """Applies and prunes children; knows from the cache when nothing needs to be sent."""
 
-    def __init__(self, client: KubeClient, cache: Cache) -> None:
+    def __init__(self, client: KubeClient, cache: Cache, *, on_written: Callable[[ResourceType, Object], None]) -> None:
         self._client = client
         self._cache = cache
+        self._on_written = on_written
         # What the API server made of our last write, by child: fields it answers differently are not sent again and again.
         self._accepted: dict[tuple[ResourceType, Key], tuple[str, frozenset[str]]] = {}
         # Hash and resourceVersion found equal before: nothing to compare.
         self._settled: dict[tuple[ResourceType, Key], tuple[str, str]] = {}
 
     async def apply_all(self, owner: Resource, children: Sequence[Object]) -> None:
-        """Apply every child that is not as it should be; pods come last, when all they need is there."""
-        first = [child for child in children if child["kind"] != DEPLOYMENTS.kind]
-        last = [child for child in children if child["kind"] == DEPLOYMENTS.kind]
-        for group in (first, last):
+        """Apply every child that is not as it should be; what needs others comes after them."""
+        for late in (False, True):
+            group = [child for child in children if (child["kind"] in APPLIED_LAST) == late]
+            # All of them are tried, so that one refused child does not hide the others; then the first error counts.
             results = await asyncio.gather(*(self.apply(owner, child) for child in group), return_exceptions=True)
             for result in results:
                 if isinstance(result, BaseException):
@@ -72,15 +75,16 @@ class ChildWriter:
             self._accepted[resource, key] = (wanted, drift)
             self._settled[resource, key] = (wanted, answer["metadata"]["resourceVersion"])
             if resource != SECRETS:
-                self._cache.put(resource, answer)
+                self._on_written(resource, answer)
             return answer
         raise Waiting("ChildChanging", f"{resource.kind} {key[1]} is being changed by somebody else", retry_after=2.0)
 
     async def prune(self, owner: Resource, keep: Iterable[Object]) -> None:
-        """Delete watched children of this owner that it should not have any more."""
+        """Delete watched children of this owner that it should not have any more; claims stay, for they hold data."""
         wanted = {(type_of(c), (c["metadata"]["namespace"], c["metadata"]["name"])) for c in keep}
         for resource, key in self._cache.children_of(owner.metadata.uid) - wanted:
-            await self.delete(owner, resource, key)
+            if resource != CLAIMS:
+                await self.delete(owner, resource, key)
 
     async def delete(self, owner: Resource, resource: ResourceType, key: Key) -> None:
         """Delete a child, unless it belongs to somebody else."""

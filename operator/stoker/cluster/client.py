@@ -34,6 +34,7 @@ PAGE_SIZE = 500
 MAX_ATTEMPTS = 4
 
 JSON_TYPE = "application/json"
+METADATA_LIST_TYPE = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 APPLY_TYPE = "application/apply-patch+yaml"
 JSON_PATCH_TYPE = "application/json-patch+json"
 MERGE_PATCH_TYPE = "application/merge-patch+json"
@@ -54,8 +55,7 @@ class KubeClient:
                 limit=64, ssl=context if context is not None else True, keepalive_timeout=60
             ),
             timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS, sock_connect=CONNECT_TIMEOUT_SECONDS),
-            headers={"Accept": JSON_TYPE, "User-Agent": FIELD_MANAGER},
-            auto_decompress=True,
+            headers={"User-Agent": FIELD_MANAGER},
         )
 
     @classmethod
@@ -115,6 +115,27 @@ class KubeClient:
             if not token:
                 return items, page["metadata"].get("resourceVersion", "")
             query["continue"] = token
+
+    async def list_versions(
+        self, resource: ResourceType, namespace: str | None = None, *, label_selector: str = ""
+    ) -> tuple[dict[tuple[str, str], int], int]:
+        """resourceVersion of every object by (namespace, name), without its content; and that of the list."""
+        query = {"labelSelector": label_selector} if label_selector else {}
+        page = await self._request("list", resource, resource.path(namespace), query=query, accept=METADATA_LIST_TYPE)
+        found = (item["metadata"] for item in page.get("items") or ())
+        versions = {(data.get("namespace", ""), data["name"]): int(data["resourceVersion"]) for data in found}
+        return versions, int(page["metadata"]["resourceVersion"])
+
+    async def is_served(self, resource: ResourceType) -> bool:
+        """Whether the API server knows this kind now."""
+        path = f"/apis/{resource.api_version}" if resource.group else f"/api/{resource.version}"
+        try:
+            answer = await self._request("discover", resource, path)
+        except ApiError as error:
+            if error.status == 404:
+                return False
+            raise
+        return any(known["name"] == resource.plural for known in answer.get("resources") or ())
 
     async def create(self, resource: ResourceType, obj: Object) -> Object:
         """Make the object; ApiError with status 409 where one of this name exists."""
@@ -195,10 +216,12 @@ class KubeClient:
         method: str = "GET",
         body: Any = None,
         content_type: str = JSON_TYPE,
+        accept: str = JSON_TYPE,
         query: dict[str, str] | None = None,
     ) -> Object:
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
-        answer = await self._send(verb, resource, path, method, data, content_type, query)
+        headers = {"Content-Type": content_type, "Accept": accept}
+        answer = await self._send(verb, resource, path, method=method, data=data, headers=headers, query=query)
         parsed: Object = json.loads(answer)
         return parsed
 
@@ -207,9 +230,10 @@ class KubeClient:
         verb: str,
         resource: ResourceType,
         path: str,
+        *,
         method: str,
         data: bytes | None,
-        content_type: str,
+        headers: dict[str, str],
         query: dict[str, str] | None,
     ) -> bytes:
         """One request; again after a renewed token (401), when told to wait (429), or when an idle connection was cut.
@@ -225,7 +249,7 @@ class KubeClient:
                     self._connection.server + path,
                     params=query,
                     data=data,
-                    headers=self.headers(content_type, fresh=attempt > 1),
+                    headers={**headers, **self.credentials(fresh=attempt > 1)},
                 ) as response:
                     text = await response.read()
                     if self._observer is not None:
@@ -245,13 +269,10 @@ class KubeClient:
             if error.status == 429:
                 await asyncio.sleep(wait * (1 + random.random() / 2))  # noqa: S311
 
-    def headers(self, content_type: str = JSON_TYPE, *, fresh: bool = False) -> dict[str, str]:
-        """Headers with the credentials of this moment."""
-        headers = {"Content-Type": content_type}
+    def credentials(self, *, fresh: bool = False) -> dict[str, str]:
+        """The header to log in with at this moment."""
         token = self._connection.bearer_token(fresh=fresh)
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
-        return headers
+        return {"Authorization": f"Bearer {token}"} if token else {}
 
     @property
     def session(self) -> aiohttp.ClientSession:

@@ -94,12 +94,12 @@ async def _stream(
         async with client.session.get(
             client.connection.server + resource.path(namespace),
             params=query,
-            headers=client.headers(),
+            headers=client.credentials(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=SILENCE_SECONDS),
         ) as response:
             if response.status != 200:
                 # A token may have been renewed between two reads of its file.
-                client.headers(fresh=response.status == 401)
+                client.credentials(fresh=response.status == 401)
                 raise ApiError.from_answer(response.status, await response.read(), resource.path(namespace))
             rest = b""
             # Not readline(): one object may be longer than aiohttp's limit of a line.

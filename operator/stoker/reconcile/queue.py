@@ -6,6 +6,7 @@ import asyncio
 import heapq
 import random
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
@@ -28,37 +29,34 @@ Handler = Callable[[WorkKey], Awaitable[float | None]]
 class WorkQueue:
     """Names waiting for a worker, now or at a time."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
+        self._clock = time.monotonic
         self._ready: dict[WorkKey, None] = {}
         self._due: dict[WorkKey, float] = {}
         self._heap: list[tuple[float, WorkKey]] = []
+        self._timer: asyncio.TimerHandle | None = None
         self._running: dict[WorkKey, float] = {}
         self._again: dict[WorkKey, float] = {}
         self._failures: dict[WorkKey, int] = {}
-        self._changed = asyncio.Event()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._closed = False
         self._newest = False
-        self._last_progress = clock()
+        self._last_taken = self._clock()
 
     def add(self, key: WorkKey, *, delay: float = 0.0) -> None:
         """Have the object looked at, after ``delay`` seconds at the latest; an earlier appointment stands."""
         if key in self._running:
             self._again[key] = min(delay, self._again.get(key, delay))
+        elif key in self._ready:
             return
-        if key in self._ready:
-            return
-        if delay <= 0:
-            self._due.pop(key, None)
-            if not self._ready:
-                self._last_progress = self._clock()
-            self._ready[key] = None
+        elif delay <= 0:
+            self._make_ready(key)
         else:
             due = self._clock() + delay
-            if due >= self._due.get(key, float("inf")):
-                return
-            self._due[key] = due
-            heapq.heappush(self._heap, (due, key))
-        self._changed.set()
+            if due < self._due.get(key, float("inf")):
+                self._due[key] = due
+                heapq.heappush(self._heap, (due, key))
+                self._set_timer()
 
     @property
     def depth(self) -> int:
@@ -71,14 +69,18 @@ class WorkQueue:
         return len(self._running)
 
     def stuck_for(self) -> float:
-        """Seconds since a worker last took a name although some were waiting, or since the oldest running one began."""
+        """For how long the longest task has been running, or names have been waiting and none was taken."""
         now = self._clock()
-        waiting = now - self._last_progress if self._ready else 0.0
+        waiting = now - self._last_taken if self._ready else 0.0
         return max([waiting, *(now - since for since in self._running.values())])
 
     def forget(self, key: WorkKey) -> None:
         """The object is gone: its failures do not count for a new one of its name."""
         self._failures.pop(key, None)
+
+    def close(self) -> None:
+        """Hand out no more names; what is being worked on may finish."""
+        self._closed = True
 
     async def run(self, workers: int, handler: Handler) -> None:
         """Work until cancelled."""
@@ -101,38 +103,53 @@ class WorkQueue:
                 self._failures.pop(key, None)
             finally:
                 del self._running[key]
-            again = self._again.pop(key, None)
-            if again is not None and key not in self._failures:
-                retry = again if retry is None else min(again, retry)
-            if retry is not None:
-                self.add(key, delay=retry)
+            delays = [delay for delay in (retry, self._again.pop(key, None)) if delay is not None]
+            if delays:
+                self.add(key, delay=min(delays))
 
     async def _take(self) -> WorkKey:
-        while True:
-            now = self._clock()
-            while self._heap and self._heap[0][0] <= now:
-                due, key = heapq.heappop(self._heap)
-                if self._due.get(key) == due:
-                    del self._due[key]
-                    self._ready[key] = None
-            if self._ready:
-                break
-            self._changed.clear()
-            timeout = self._heap[0][0] - now if self._heap else None
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._changed.wait()
-            except TimeoutError:
-                continue
+        while self._closed or not self._ready:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._idle.append(turn)
+            await turn
         # By turns the oldest and the newest: behind a thousand others a new object is served soon, and none waits for ever.
         self._newest = not self._newest
         key = next(reversed(self._ready)) if self._newest else next(iter(self._ready))
         del self._ready[key]
-        self._running[key] = self._last_progress = self._clock()
+        self._running[key] = self._last_taken = self._clock()
         return key
+
+    def _make_ready(self, key: WorkKey) -> None:
+        self._due.pop(key, None)
+        if not self._ready:
+            self._last_taken = self._clock()
+        self._ready[key] = None
+        while self._idle:
+            turn = self._idle.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        while self._heap and self._due.get(self._heap[0][1]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        if self._heap:
+            wait = max(0.0, self._heap[0][0] - self._clock())
+            self._timer = asyncio.get_running_loop().call_later(wait, self._on_timer)
+
+    def _on_timer(self) -> None:
+        now = self._clock()
+        while self._heap and self._heap[0][0] <= now:
+            due, key = heapq.heappop(self._heap)
+            if self._due.get(key) == due:
+                self._make_ready(key)
+        self._set_timer()
 
 
 def backoff(failures: int) -> float:
     """Seconds until the next try: doubled each time, up to five minutes, with jitter so that many do not come at once."""
-    longest = min(FIRST_BACKOFF_SECONDS * 2**failures, LONGEST_BACKOFF_SECONDS)
+    longest: float = min(FIRST_BACKOFF_SECONDS * 2.0 ** min(failures, 32), LONGEST_BACKOFF_SECONDS)
     return longest * (0.5 + random.random() / 2)  # noqa: S311

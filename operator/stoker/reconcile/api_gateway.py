@@ -1,0 +1,93 @@
+"""Reconcile an ApiGateway: its pods, and the Secrets that tell them models and keys."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+
+from stoker.api import ApiGateway
+from stoker.api.names import admin_key_name, keys_secret_name, routes_secret_name
+from stoker.api.observed import ObservedWorkload
+from stoker.api.resolved import PublishedModel, ResolvedApiGateway
+from stoker.cluster.cache import OwnObject
+from stoker.cluster.observe import observe_deployment
+from stoker.cluster.resource_types import DEPLOYMENTS, SECRETS, SERVICES, Object
+from stoker.desired.api_gateway import build_children
+from stoker.desired.api_key import is_active, secret_name
+from stoker.desired.publishing import check_gateway, published_models
+from stoker.errors import StokerError
+from stoker.reconcile.context import Context
+from stoker.reconcile.report import report, retry_after
+from stoker.status.api_gateway import compute_api_gateway_status
+
+# Secrets are not watched (design, section 7.3): one deleted by hand is back after this time at the latest.
+RESYNC_SECONDS = 55.0
+
+
+async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGateway) -> float | None:
+    """One pass; says when to look again."""
+    cache, now = context.cache, context.now()
+    problem: StokerError | None = None
+    models: tuple[PublishedModel, ...] = ()
+    keys = cache.keys_of_gateway(gateway.key)
+    try:
+        check_gateway(gateway, context.settings)
+        models, _ = published_models(gateway, cache.models(), cache.namespace_labels)
+        resolved = ResolvedApiGateway(
+            gateway=gateway, models=models, keys=tuple(keys), token=await _read_or_make_token(context, gateway)
+        )
+        children = build_children(resolved, context.settings)
+        await context.children.apply_all(gateway, children)
+        await context.children.prune(gateway, children)
+        await _prune_key_secrets(context, gateway, children)
+    except StokerError as error:
+        problem = error
+    admin_key = cache.api_key((gateway.metadata.namespace, admin_key_name(gateway.metadata.name)))
+    status = compute_api_gateway_status(
+        gateway,
+        workload=ObservedWorkload(
+            deployment=observe_deployment(cache.child(DEPLOYMENTS, gateway.key)),
+            pods=tuple(cache.pods_of("ApiGateway", gateway.key)),
+        ),
+        models=len(models),
+        ready_models=sum(_is_ready(model) for model in models),
+        keys=sum(is_active(key, now) and bool(key.spec.sha256 or key.status.keys) for key in keys),
+        service=cache.child(SERVICES, gateway.key),
+        admin_secret_name=secret_name(admin_key) if admin_key is not None and gateway.spec.auth.admin_key else None,
+        problem=problem,
+        now=now,
+    )
+    await report(context, own, status)
+    return retry_after(problem, at_most=RESYNC_SECONDS)
+
+
+def _is_ready(model: PublishedModel) -> bool:
+    status = model.deployment.status
+    return not model.stopped and status.ready_replicas > 0
+
+
+async def _read_or_make_token(context: Context, gateway: ApiGateway) -> str:
+    """The token between operator and gateway pods; it lives in the routes Secret only."""
+    secret = await context.client.get(SECRETS, gateway.metadata.namespace, routes_secret_name(gateway.metadata.name))
+    try:
+        data = (secret or {}).get("data") or {}
+        token = json.loads(base64.b64decode(data["routes.json"]))["token"]
+        if isinstance(token, str) and token:
+            return token
+    except (KeyError, ValueError, TypeError):
+        # No Secret yet, or one edited by hand: it is written anew with a new token.
+        pass
+    return secrets.token_urlsafe(32)
+
+
+async def _prune_key_secrets(context: Context, gateway: ApiGateway, children: list[Object]) -> None:
+    """Fewer keys take fewer Secrets; the numbers have no gaps, so the first missing one is the end."""
+    names = {child["metadata"]["name"] for child in children if child["kind"] == SECRETS.kind}
+    index = sum(keys_secret_name(gateway.metadata.name, i) in names for i in range(len(names)))
+    while True:
+        key = (gateway.metadata.namespace, keys_secret_name(gateway.metadata.name, index))
+        if await context.client.get(SECRETS, *key) is None:
+            return
+        await context.children.delete(gateway, SECRETS, key)
+        index += 1

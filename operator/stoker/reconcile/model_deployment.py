@@ -1,0 +1,78 @@
+"""Reconcile a ModelDeployment: the engine's Deployment, its Service, rights and policy."""
+
+from __future__ import annotations
+
+import asyncio
+
+from stoker.api import ModelDeployment
+from stoker.api.observed import ObservedWorkload
+from stoker.api.resolved import ResolvedModelDeployment
+from stoker.cluster.cache import OwnObject
+from stoker.cluster.observe import observe_deployment
+from stoker.cluster.resource_types import DEPLOYMENTS, TYPE_BY_KIND
+from stoker.desired.chosen import describe_update, read_chosen
+from stoker.desired.model_deployment import (
+    Reference,
+    build_children,
+    missing_reference,
+    referenced_objects,
+    resolve_model_deployment,
+)
+from stoker.errors import StokerError
+from stoker.reconcile.context import Context
+from stoker.reconcile.publishing import find_publishers
+from stoker.reconcile.report import report, retry_after
+from stoker.status.model_deployment import compute_model_deployment_status
+
+
+async def reconcile_model_deployment(context: Context, own: OwnObject, model: ModelDeployment) -> float | None:
+    """One pass; says when to look again."""
+    cache, settings = context.cache, context.settings
+    problem: StokerError | None = None
+    resolved: ResolvedModelDeployment | None = None
+    publishers, name_taken = find_publishers(cache, model)
+    engine = cache.engine((model.metadata.namespace, model.spec.engine_ref.name))
+    try:
+        previous = read_chosen(cache.child(DEPLOYMENTS, model.key))
+        resolved = resolve_model_deployment(model, engine, settings, previous=previous, publishers=publishers)
+        await _check_references(context, resolved)
+        children = build_children(resolved, settings)
+        await context.children.apply_all(model, children)
+        await context.children.prune(model, children)
+    except StokerError as error:
+        problem = error
+    workload = ObservedWorkload(
+        deployment=observe_deployment(cache.child(DEPLOYMENTS, model.key)),
+        pods=tuple(cache.pods_of("ModelDeployment", model.key)),
+    )
+    update = None
+    if resolved is not None:
+        update = describe_update(resolved.chosen, model, resolved.engine, resolved.source, settings)
+    status = compute_model_deployment_status(
+        model,
+        resolved=resolved,
+        workload=workload,
+        problem=problem,
+        gateways=publishers,
+        name_taken=name_taken,
+        update_available=update,
+        now=context.now(),
+    )
+    await report(context, own, status)
+    return retry_after(problem)
+
+
+async def _check_references(context: Context, resolved: ResolvedModelDeployment) -> None:
+    """Look for what the pods need beside our own children; it is not watched, so it is asked for."""
+    references = referenced_objects(resolved)
+    found = await asyncio.gather(*(_exists(context, resolved.deployment, reference) for reference in references))
+    for reference, exists in zip(references, found, strict=True):
+        if not exists:
+            raise missing_reference(resolved.deployment, reference)
+
+
+async def _exists(context: Context, model: ModelDeployment, reference: Reference) -> bool:
+    obj = await context.client.get(TYPE_BY_KIND[reference.kind], model.metadata.namespace, reference.name)
+    if obj is None or "deletionTimestamp" in obj["metadata"]:
+        return False
+    return not reference.key or reference.key in {**(obj.get("data") or {}), **(obj.get("binaryData") or {})}

@@ -1,0 +1,61 @@
+"""The end of every pass: status is written when it changed, and a changed condition becomes an Event."""
+
+from __future__ import annotations
+
+from stoker.api.base import Condition, StatusModel
+from stoker.cluster.cache import OwnObject
+from stoker.cluster.errors import ApiError
+from stoker.cluster.resource_types import TYPE_BY_KIND, Object
+from stoker.errors import StokerError, Waiting
+from stoker.reconcile.context import Context
+
+
+async def report(context: Context, own: OwnObject, status: StatusModel) -> None:
+    """Write the status of an object, unless it already says that."""
+    old = own.resource.status if own.resource is not None else None  # type: ignore[attr-defined]
+    if status == old and "status" in own.raw:
+        return
+    written = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    metadata = own.metadata
+    resource = TYPE_BY_KIND[own.kind]
+    try:
+        answer = await context.client.patch_status(resource, metadata.namespace, metadata.name, written)
+    except ApiError as error:
+        if error.status == 404:
+            return
+        raise
+    if answer["metadata"]["uid"] != metadata.uid:
+        # Deleted and made anew under our hands: the new object's own pass writes its status.
+        return
+    context.take_written(resource, answer)
+    _tell_changes(context, own, getattr(old, "conditions", []), getattr(status, "conditions", []))
+
+
+def retry_after(problem: StokerError | None, *, at_most: float | None = None) -> float | None:
+    """When to look again by itself."""
+    wait = problem.retry_after if isinstance(problem, Waiting) else None
+    return min((delay for delay in (wait, at_most) if delay is not None), default=None)
+
+
+def _tell_changes(context: Context, own: OwnObject, before: list[Condition], after: list[Condition]) -> None:
+    old = {condition.type: condition for condition in before}
+    for condition in after:
+        known = old.get(condition.type)
+        if known is not None and (known.status, known.reason) == (condition.status, condition.reason):
+            continue
+        if condition.type == "Ready" and condition.status == "True":
+            context.events.post(_reference(own), "Normal", condition.reason, condition.message)
+        elif (
+            condition.type == "Ready" and known is not None and known.status == "True"
+        ) or condition.type == "Stalled":
+            context.events.post(_reference(own), "Warning", condition.reason, condition.message)
+
+
+def _reference(own: OwnObject) -> Object:
+    return {
+        "apiVersion": TYPE_BY_KIND[own.kind].api_version,
+        "kind": own.kind,
+        "namespace": own.metadata.namespace,
+        "name": own.metadata.name,
+        "uid": own.metadata.uid,
+    }
