@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from stoker.cluster.resource_types import CONFIG_MAPS, EVENTS, LEASES, OWN_TYPES, PODS, SECRETS, WATCHED_CHILD_TYPES
+from stoker.cluster.resource_types import NAMESPACES as NAMESPACE_TYPE
 from stoker.codegen import rbac
 
 
@@ -51,3 +53,17 @@ def test_a_namespaced_operator_sees_neither_nodes_nor_namespaces() -> None:
 
 def test_viewers_only_read() -> None:
     assert {verb for rule in rbac.VIEW for verb in rule.verbs} == {"get", "list", "watch"}
+
+
+def test_what_the_cluster_package_watches_and_writes_is_granted() -> None:
+    for child in WATCHED_CHILD_TYPES:
+        assert held(rbac.NAMESPACED, child.group, child.plural) == set(rbac.CHILD), child
+    for own in OWN_TYPES:
+        assert held(rbac.NAMESPACED, own.group, own.plural) >= set(rbac.READ)
+        assert held(rbac.NAMESPACED, own.group, f"{own.plural}/status") >= {"patch"}
+    assert held(rbac.NAMESPACED, PODS.group, PODS.plural) >= set(rbac.READ)
+    assert held(rbac.NAMESPACED, SECRETS.group, SECRETS.plural) >= {"get", "create", "patch", "delete"}
+    assert held(rbac.NAMESPACED, CONFIG_MAPS.group, CONFIG_MAPS.plural) == {"get"}
+    assert held(rbac.NAMESPACED, EVENTS.group, EVENTS.plural) >= {"create"}
+    assert held(rbac.OWN_NAMESPACE, LEASES.group, LEASES.plural) >= {"get", "create"}
+    assert held(rbac.CLUSTER, NAMESPACE_TYPE.group, NAMESPACE_TYPE.plural) == set(rbac.READ)
