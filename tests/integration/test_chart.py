@@ -272,6 +272,7 @@ def can(api_server: ApiServer, who: str, *what: str) -> bool:
         ("create", "apikeys.stoker.dev"),
         ("patch", "deployments.apps"),
         ("get", "secrets"),
+        ("update", "secrets"),
         ("patch", "pods"),
         ("list", "nodes"),
         ("create", "events.events.k8s.io"),
@@ -289,7 +290,7 @@ def test_the_operator_may_do_its_work(api_server: ApiServer, installed: str, wha
         ("patch", "inferenceengines.stoker.dev"),
         ("create", "pods"),
         ("create", "pods", "--subresource=exec"),
-        ("update", "secrets"),
+        ("deletecollection", "secrets"),
         ("patch", "nodes"),
         ("create", "clusterroles.rbac.authorization.k8s.io"),
         ("escalate", "roles.rbac.authorization.k8s.io"),
@@ -316,7 +317,9 @@ def test_the_operator_can_grant_a_gateway_its_own_secrets_and_nothing_it_does_no
     apply = ("apply", "--server-side", "--as", OPERATOR, "-f", "-")
     own = role("gw", resources=["secrets"], verbs=["get", "list", "watch"], resourceNames=["gw-routes", "gw-keys-0"])
     api_server.kubectl(*apply, stdin=own)
-    refused = api_server.kubectl(*apply, stdin=role("more", resources=["secrets"], verbs=["update"]), check=False)
+    refused = api_server.kubectl(
+        *apply, stdin=role("more", resources=["secrets"], verbs=["deletecollection"]), check=False
+    )
     assert "not currently held" in refused.stderr
 
 

@@ -36,10 +36,10 @@
 - apiGroups: ["discovery.k8s.io"]
   resources: ["endpointslices"]
   verbs: ["get", "list", "watch"]
-# Generated keys, gateway configuration, source tokens: read by name, never listed.
+# Generated keys, gateway configuration, source tokens: by name, never listed; update guards rotations against races.
 - apiGroups: [""]
   resources: ["secrets"]
-  verbs: ["get", "create", "patch", "delete"]
+  verbs: ["get", "create", "update", "patch", "delete"]
 # Granted to gateways, for their own configuration Secrets by name; the operator itself does not use it.
 - apiGroups: [""]
   resources: ["secrets"]

@@ -54,10 +54,10 @@ NAMESPACED = (
         READ,
     ),
     Rule(
-        "Generated keys, gateway configuration, source tokens: read by name, never listed.",
+        "Generated keys, gateway configuration, source tokens: by name, never listed; update guards rotations against races.",
         "",
         ("secrets",),
-        ("get", "create", "patch", "delete"),
+        ("get", "create", "update", "patch", "delete"),
     ),
     Rule(
         "Granted to gateways, for their own configuration Secrets by name; the operator itself does not use it.",
