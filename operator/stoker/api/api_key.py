@@ -98,7 +98,10 @@ class ApiKey(Resource):
 
     cel_rules: ClassVar[tuple[Cel, ...]] = (
         # Not NAME_RULE: a key names no Service, and <gateway>-admin is longer than a gateway's name may be.
-        Cel("size(self.metadata.name) <= 63", "metadata.name must have at most 63 characters (it becomes a label's value)"),
+        Cel(
+            "size(self.metadata.name) <= 63",
+            "metadata.name must have at most 63 characters (it becomes a label's value)",
+        ),
     )
 
     spec: ApiKeySpec
