@@ -1,0 +1,83 @@
+"""What the pod template tells the agent: its engine's row, as JSON in STOKER_AGENT."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+CONFIG_VARIABLE = "STOKER_AGENT"
+
+
+class ConfigError(Exception):
+    """The row cannot be used; the message says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """Empty strings stand for what an engine does not offer."""
+
+    model: str
+    engine_port: int
+    engine: str = ""
+    health_path: str = "/health"
+    metrics_path: str = ""
+    running_metric: str = ""
+    waiting_metric: str = ""
+    prompt_tokens_metric: str = ""
+    completion_tokens_metric: str = ""
+    drain_timeout_seconds: float = 300.0
+    progress_file: str = "/run/stoker/progress.json"
+    host: str = "0.0.0.0"  # noqa: S104 - kubelet, operator and Prometheus call from outside the pod
+    port: int = 9100
+    engine_host: str = "127.0.0.1"
+    interval_seconds: float = 2.0
+    timeout_seconds: float = 5.0
+    """Longer than the interval: a llama.cpp in a burst has been seen to answer its metrics late."""
+
+
+FIELDS: dict[str, tuple[str, type | tuple[type, ...]]] = {
+    "model": ("model", str),
+    "engine": ("engine", str),
+    "enginePort": ("engine_port", int),
+    "healthPath": ("health_path", str),
+    "metricsPath": ("metrics_path", str),
+    "runningMetric": ("running_metric", str),
+    "waitingMetric": ("waiting_metric", str),
+    "promptTokensMetric": ("prompt_tokens_metric", str),
+    "completionTokensMetric": ("completion_tokens_metric", str),
+    "drainTimeoutSeconds": ("drain_timeout_seconds", (int, float)),
+    "progressFile": ("progress_file", str),
+    "host": ("host", str),
+    "port": ("port", int),
+    "engineHost": ("engine_host", str),
+    "intervalSeconds": ("interval_seconds", (int, float)),
+    "timeoutSeconds": ("timeout_seconds", (int, float)),
+}
+
+
+def parse_config(environment: Mapping[str, str]) -> AgentConfig:
+    """Unknown fields are ignored: an agent may be older than the operator that writes its row."""
+    try:
+        row = json.loads(environment.get(CONFIG_VARIABLE, ""))
+    except ValueError as error:
+        raise ConfigError(f"{CONFIG_VARIABLE} holds no JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise ConfigError(f"{CONFIG_VARIABLE} holds no JSON object")
+    values: dict[str, Any] = {}
+    for key, (name, kind) in FIELDS.items():
+        value = row.get(key)
+        if value is None:
+            continue
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ConfigError(f"{CONFIG_VARIABLE}: {key} is {value!r}")
+        values[name] = value
+    for key in ("model", "enginePort"):
+        if FIELDS[key][0] not in values:
+            raise ConfigError(f"{CONFIG_VARIABLE}: {key} is missing")
+    config = AgentConfig(**values)
+    for path in (config.health_path, config.metrics_path):
+        if path and (not path.startswith("/") or any(character <= " " or character > "~" for character in path)):
+            raise ConfigError(f"{CONFIG_VARIABLE}: {path!r} is no path")
+    return config
