@@ -108,8 +108,7 @@ class TestWithoutTroublingTheEngine:
     def test_a_body_of_40_megabytes_is_too_large(self, gateway: Gateway) -> None:
         body = json.dumps({**CHAT, "user": "x" * 40_000_000}).encode()
         answer = gateway.request("POST", "/v1/chat/completions", body)
-        assert answer.status == 413, answer
-        assert answer.error["type"] == "invalid_request_error"
+        check(answer, 413, "request_too_large")
 
     @pytest.mark.parametrize(
         "body",
@@ -160,17 +159,15 @@ class TestWithoutTroublingTheEngine:
     @pytest.mark.parametrize("method", ["GET", "POST"])
     def test_any_other_path_is_refused(self, gateway: Gateway, method: str, path: str) -> None:
         answer = gateway.request(method, path, CHAT if method == "POST" else None)
-        assert answer.status in (400, 404, 405), (answer.status, answer.body[:300])
-        assert answer.error["type"] == "invalid_request_error"
+        check(answer, 404, "unknown_url")
 
     @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH"])
     def test_any_other_method_is_refused(self, gateway: Gateway, method: str) -> None:
-        assert gateway.request(method, "/v1/chat/completions").status == 405
+        check(gateway.request(method, "/v1/chat/completions"), 405, "method_not_allowed")
 
     def test_an_endpoint_the_model_is_not_for_is_refused(self, gateway: Gateway) -> None:
         answer = gateway.request("POST", "/v1/embeddings", {"model": "smollm2", "input": "Hi"})
-        assert answer.status in (400, 404), answer
-        assert "smollm2" in answer.error["message"]
+        assert "smollm2" in check(answer, 404, "unsupported_endpoint")["message"]
 
 
 def test_the_clients_key_does_not_reach_the_engine(service: Service, kube: Kube) -> None:
