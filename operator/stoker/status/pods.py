@@ -116,6 +116,10 @@ def _unscheduled(workload: Workload, pod: ObservedPod, leaving: list[ObservedPod
     words = pod.unschedulable_message
     if not words:
         return Cause(f"{workload.subject}Starting", f"Pod {pod.name} is being scheduled")
+    if "persistentvolumeclaim" in words and "not found" in words:
+        return Cause(
+            "ClaimNotFound", f"A claim that pod {pod.name} mounts does not exist: create it. The scheduler says: {words}"
+        )
     if leaving and "Insufficient" in words:
         return _waiting_for_drain(workload, leaving)
     if workload.device and f"Insufficient {workload.device}" in words:
