@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
-from typing import Any
+from typing import Any, cast
 
 import kopf
 import uvloop
@@ -140,6 +140,8 @@ class Operator:
         tasks = await kopf.spawn_tasks(
             registry=build_registry(self._context, self._heard, self._client.connection),
             settings=build_settings(),
+            # Without one Kopf asks for the login name, which a numeric user in a container does not have.
+            identity=cast(Any, self._process.identity),
             standalone=True,
             clusterwide=not namespaces,
             namespaces=namespaces,

@@ -172,7 +172,16 @@ def kube(kind_cluster: KindCluster, request: pytest.FixtureRequest) -> Kube:
         again = kube.get("deployments", OPERATOR_NAMESPACE, OPERATOR) is not None
         kube.kubectl("apply", "-f", str(ROOT / "hack" / "demo-models.yaml"))
         helm = [BIN / "helm", "upgrade", "--install", "stoker", ROOT / "charts" / "stoker"]
-        helm += ["--namespace", OPERATOR_NAMESPACE, "--create-namespace", "--set", "replicas=2", "--wait"]
+        helm += [
+            "--namespace",
+            OPERATOR_NAMESPACE,
+            "--create-namespace",
+            "--set",
+            "replicas=2",
+            "--wait",
+            "--timeout",
+            "2m",
+        ]
         environment = {"KUBECONFIG": str(kind_cluster.kubeconfig_path), "HOME": str(STATE)}
         subprocess.run([str(part) for part in helm], env=environment, check=True, stdout=subprocess.DEVNULL)
         if again:
