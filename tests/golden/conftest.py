@@ -4,4 +4,8 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="write tests/golden/*.yaml anew: read the diff before you commit it")
+    parser.addoption(
+        "--update-golden",
+        action="store_true",
+        help="write tests/golden/*.yaml anew: read the diff before you commit it",
+    )

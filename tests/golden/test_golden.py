@@ -35,7 +35,9 @@ def test_children_of_an_example_are_exactly_the_golden_ones(example: str, reques
 
 
 def test_every_golden_file_belongs_to_an_example() -> None:
-    assert {path.stem for path in HERE.glob("*.yaml")} == {folder.name for folder in EXAMPLES.iterdir() if folder.is_dir()}
+    assert {path.stem for path in HERE.glob("*.yaml")} == {
+        folder.name for folder in EXAMPLES.iterdir() if folder.is_dir()
+    }
 
 
 def test_rendering_twice_gives_the_same() -> None:
@@ -60,7 +62,9 @@ def render(folder: Path) -> str:
     for gateway in gateways:
         published, _ = published_models(gateway, models, {})
         of_gateway = tuple(key for key in keys if key.spec.gateway_ref.name == gateway.metadata.name)
-        children += api_gateway.build_children(ResolvedApiGateway(gateway, published, of_gateway, "golden-token"), SETTINGS)
+        children += api_gateway.build_children(
+            ResolvedApiGateway(gateway, published, of_gateway, "golden-token"), SETTINGS
+        )
     children += [build_secret(key, build_key(bytes(range(KEY_BYTES)))) for key in keys if key.spec.sha256 is None]
     return "".join(f"---\n{yaml.safe_dump(readable(child), sort_keys=False, width=120)}" for child in children)
 

@@ -176,7 +176,11 @@ def test_a_refusal_says_where_it_stands_and_what_to_do_instead() -> None:
 
 @pytest.mark.parametrize(
     ("flag", "field"),
-    [("-c", {"context_length": 1024}), ("--kv_unified", {"context_length": 1024}), ("--jinja", {"chat_template_path": "/t"})],
+    [
+        ("-c", {"context_length": 1024}),
+        ("--kv_unified", {"context_length": 1024}),
+        ("--jinja", {"chat_template_path": "/t"}),
+    ],
 )
 def test_a_flag_is_refused_only_while_its_field_is_set(flag: str, field: dict[str, object]) -> None:
     request = replace(PLAIN, deployment_args=(flag,))
@@ -196,7 +200,8 @@ def test_values_are_not_taken_for_flags(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["LLAMA_ARG_PORT", "LLAMA_API_KEY", "LLAMA_ARG_NO_ENDPOINT_SLOTS", "LLAMA_ARG_ALIAS", "AIP_HTTP_PORT", "AIP_MODE"]
+    "name",
+    ["LLAMA_ARG_PORT", "LLAMA_API_KEY", "LLAMA_ARG_NO_ENDPOINT_SLOTS", "LLAMA_ARG_ALIAS", "AIP_HTTP_PORT", "AIP_MODE"],
 )
 def test_variables_that_stand_for_managed_flags_are_refused(name: str) -> None:
     for request in (replace(PLAIN, engine_env=(name,)), replace(PLAIN, deployment_env=("HF_TOKEN", name))):

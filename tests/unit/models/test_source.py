@@ -66,7 +66,13 @@ def test_a_part_number_that_is_itself_encoded_is_encoded_anew() -> None:
     assert file_urls(source)[1] == "https://host/m-00002-of-00002.gguf"
 
 
-@given(st.text(st.characters(codec="utf-8", exclude_characters="/\\", exclude_categories=["Cc", "Cs", "Zs", "Zl", "Zp"]), min_size=1, max_size=20))
+@given(
+    st.text(
+        st.characters(codec="utf-8", exclude_characters="/\\", exclude_categories=["Cc", "Cs", "Zs", "Zl", "Zp"]),
+        min_size=1,
+        max_size=20,
+    )
+)
 def test_any_name_survives_percent_encoding(stem: str) -> None:
     from urllib.parse import quote
 
