@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from stoker.api import KIND_BY_NAME, ApiGateway, ApiKey, InferenceEngine, ModelDeployment, Resource
 from stoker.api.resolved import OperatorSettings, ResolvedApiGateway
 from stoker.desired import api_gateway, inference_engine, model_deployment

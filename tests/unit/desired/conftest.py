@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from stoker.api import ApiGateway, ApiKey, InferenceEngine, ModelDeployment
 from stoker.api.resolved import OperatorSettings, ResolvedModelDeployment
 from stoker.desired.model_deployment import resolve_model_deployment

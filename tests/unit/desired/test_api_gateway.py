@@ -4,6 +4,7 @@ import base64
 import json
 
 import pytest
+
 from stoker.api.resolved import OperatorSettings, PublishedModel, ResolvedApiGateway
 from stoker.desired import gateway_config
 from stoker.desired.api_gateway import build_children, build_secrets, build_workload

@@ -5,6 +5,7 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from stoker.api.api_key import KeyHash
 from stoker.desired.api_key import (
     add_key_hash,

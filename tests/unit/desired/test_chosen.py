@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from stoker.api.names import REFRESH_ANNOTATION, RESOLVED_ANNOTATION
 from stoker.api.resolved import OperatorSettings
 from stoker.desired.chosen import choose, describe_update, engine_image, read_chosen, write_chosen

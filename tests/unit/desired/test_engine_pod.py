@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from stoker.api.resolved import OperatorSettings
 from stoker.desired.engine_pod import build_pod_template, model_path
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from stoker.desired.inference_engine import build_children, check_engine
 from stoker.errors import Stalled
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 
 import pytest
+
 from stoker.desired.merge import merge, merge_pod_template
 from stoker.errors import Stalled
 

@@ -4,6 +4,7 @@ import copy
 from dataclasses import replace
 
 import pytest
+
 from stoker.api.names import RESOLVED_ANNOTATION
 from stoker.desired.model_deployment import Reference, build_children, missing_reference, referenced_objects
 from stoker.errors import Stalled, Waiting

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from stoker.api.resolved import OperatorSettings
 from stoker.desired.publishing import check_deployment, check_gateway, published_models, publishes
 from stoker.errors import Stalled

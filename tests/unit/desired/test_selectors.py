@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from stoker.api.base import LabelSelector, NamespaceSelection
 from stoker.desired.selectors import check_selector, matches, selects_namespace
 from stoker.errors import Stalled

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from stoker.api.inference_engine import Accelerator
 from stoker.engines.accelerators import device_resource
 

@@ -5,6 +5,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+
 from stoker.engines import ENGINES, EngineRequest
 from stoker.engines.base import Engine
 from stoker.engines.llama_cpp import LLAMA_CPP

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from stoker.api.model_deployment import ModelSource
 from stoker.api.resolved import ParsedSource
 from stoker.errors import Stalled

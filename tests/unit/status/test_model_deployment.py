@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from stoker.api.model_deployment import ModelDeploymentStatus
+from stoker.api.observed import FetchProgress
+from stoker.errors import Stalled, Waiting
+from stoker.status.model_deployment import compute_model_deployment_status
+
+
+@pytest.fixture
+def compute(make_model, resolve, now):
+    def make(workload=None, *, model=None, gateways=(("team", "gateway"),), **more: Any) -> ModelDeploymentStatus:
+        model = model or make_model()
+        problem = more.pop("problem", None)
+        resolved = more.pop("resolved", None if problem else resolve(model))
+        return compute_model_deployment_status(
+            model,
+            resolved=resolved,
+            workload=workload,
+            problem=problem,
+            gateways=gateways,
+            name_taken=more.pop("name_taken", ""),
+            update_available=more.pop("update_available", None),
+            now=more.pop("now", now),
+        )
+
+    return make
+
+
+@pytest.fixture
+def serving(pod, container):
+    return pod(container(ready=True, started=True), ready=True)
+
+
+def conditions(status: ModelDeploymentStatus) -> dict[str, tuple[str, str]]:
+    return {condition.type: (condition.status, condition.reason) for condition in status.conditions}
+
+
+def test_a_serving_model_is_ready_and_tells_all_its_facts(compute, workload, serving) -> None:
+    status = compute(workload(serving), update_available="engine image: a → b")
+    assert conditions(status) == {"Ready": ("True", "Serving")}
+    assert status.conditions[0].message == "1 of 1 replicas serve smol"
+    assert (status.observed_generation, status.replicas, status.ready_replicas, status.desired_replicas) == (3, 1, 1, 1)
+    assert status.selector == "app.kubernetes.io/component=engine,stoker.dev/model-deployment=smol"
+    assert (status.engine, status.image) == ("llama", "engine:1")
+    assert status.endpoint == "http://smol.team.svc:8080/v1"
+    assert status.gateways == ["team/gateway"]
+    assert status.update_available == "engine image: a → b"
+    assert status.download is None
+
+
+def test_the_same_facts_later_give_an_equal_status(compute, make_model, workload, serving, now) -> None:
+    first = compute(workload(serving))
+    again = compute(workload(serving), model=make_model(status=first), now=now + timedelta(hours=1))
+    assert again == first
+
+
+def test_the_selector_selects_what_the_deployment_selects(compute) -> None:
+    from stoker.api import ModelDeployment
+    from stoker.desired.objects import selector_labels
+
+    model = ModelDeployment.model_validate(
+        {"metadata": {"name": "smol"}, "spec": {"engineRef": {"name": "e"}, "source": {"uri": "https://h/m.gguf"}}}
+    )
+    labels = selector_labels(model, "engine")
+    assert compute().selector == ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+
+
+def test_a_download_is_reconciling_and_told_with_its_numbers(compute, workload, pod, container) -> None:
+    progress = FetchProgress("Downloading", "m.gguf", 3_100_000_000, 5_000_000_000)
+    status = compute(workload(pod(container("fetch"), fetch=progress)))
+    assert conditions(status) == {"Ready": ("False", "Downloading"), "Reconciling": ("True", "Downloading")}
+    assert status.conditions[1].message == "Downloading 3.1/5.0 GB (m.gguf)"
+    assert status.download is not None
+    assert (status.download.file, status.download.completed_bytes, status.download.total_bytes) == (
+        "m.gguf",
+        3_100_000_000,
+        5_000_000_000,
+    )
+
+
+def test_an_old_replica_that_serves_keeps_the_model_ready_beside_a_failing_new_one(
+    compute, workload, serving, pod, container
+) -> None:
+    broken = pod(container(state="waiting", reason="ErrImagePull", image="x"), name="new", created_at=9.0)
+    status = compute(workload(serving, broken, updated_replicas=1))
+    assert conditions(status) == {"Ready": ("True", "Serving"), "Stalled": ("True", "ImagePullFailed")}
+
+
+@pytest.mark.parametrize(("error", "kind"), [(Stalled, "Stalled"), (Waiting, "Reconciling")])
+def test_a_problem_before_pods_exist_is_the_reason(compute, error, kind) -> None:
+    status = compute(problem=error("EngineNotFound", "no engine"))
+    assert conditions(status) == {"Ready": ("False", "EngineNotFound"), kind: ("True", "EngineNotFound")}
+    assert status.conditions[0].message == "no engine"
+
+
+def test_a_problem_leaves_a_serving_model_ready_with_the_facts_it_had(compute, make_model, workload, serving) -> None:
+    before = compute(workload(serving))
+    status = compute(workload(serving), model=make_model(status=before), problem=Stalled("EngineNotFound", "no engine"))
+    assert conditions(status) == {"Ready": ("True", "Serving"), "Stalled": ("True", "EngineNotFound")}
+    assert (status.image, status.endpoint) == (before.image, before.endpoint)
+
+
+def test_a_stopped_model_is_as_it_should_be(compute, make_model, workload, serving, pod, container) -> None:
+    stopped = make_model(replicas=0)
+    assert conditions(compute(workload(), model=stopped)) == {"Ready": ("True", "Stopped")}
+    leaving = pod(container(ready=True, started=True), ready=True, terminating=True)
+    assert conditions(compute(workload(leaving), model=stopped)) == {
+        "Ready": ("True", "Stopped"),
+        "Reconciling": ("True", "Stopping"),
+    }
+    broken = compute(workload(), model=stopped, problem=Stalled("EngineNotFound", "no engine"))
+    assert conditions(broken)["Ready"] == ("False", "EngineNotFound")
+
+
+def test_a_model_whose_name_is_taken_everywhere_is_not_ready(compute, workload, serving) -> None:
+    status = compute(workload(serving), name_taken="older has it", gateways=())
+    assert conditions(status) == {"Ready": ("False", "ServedNameTaken"), "Stalled": ("True", "ServedNameTaken")}
+
+
+def test_a_model_that_another_gateway_publishes_stays_ready(compute, workload, serving) -> None:
+    status = compute(workload(serving), name_taken="older has it")
+    assert conditions(status) == {"Ready": ("True", "Serving"), "Stalled": ("True", "ServedNameTaken")}
+
+
+def test_a_missing_gpu_is_recognised_by_the_engines_accelerator(compute, make_model, resolve, workload, pod) -> None:
+    words = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
+    seen = workload(pod(scheduled=False, unschedulable_message=words))
+    model = make_model(gpus=1)
+    status = compute(seen, model=model, resolved=resolve(model, "NVIDIA", 1))
+    assert conditions(status)["Ready"] == ("False", "InsufficientGPUs")
+    assert words in status.conditions[0].message
+
+
+def test_a_model_that_only_just_lost_its_replica_says_so(compute, workload, serving) -> None:
+    status = compute(workload(serving, ready_replicas=0))
+    assert conditions(status)["Ready"] == ("False", "EngineStarting")
+
+
+def test_before_anything_exists_it_is_starting(compute) -> None:
+    assert conditions(compute())["Ready"] == ("False", "EngineStarting")

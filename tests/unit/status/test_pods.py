@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import pytest
+
+from stoker.api.observed import FetchProgress, ObservedWorkload
+from stoker.status.conditions import Cause
+from stoker.status.pods import Workload, diagnose, slowest_download
+
+MODEL = Workload(
+    kind="ModelDeployment", name="smol", main="engine", subject="Engine", noun="deployment/smol", device="nvidia.com/gpu",
+    startup_deadline_seconds=600, drain_timeout_seconds=300,
+)  # fmt: skip
+
+
+def cause(seen: ObservedWorkload, wanted: int = 1) -> Cause:
+    found = diagnose(MODEL, seen, wanted)
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def ready_pod(pod, container):
+    def make(**more):
+        return pod(container(ready=True, started=True), ready=True, **more)
+
+    return make
+
+
+def test_a_complete_workload_has_nothing_to_tell(workload, ready_pod) -> None:
+    assert diagnose(MODEL, workload(ready_pod()), 1) is None
+
+
+def test_before_the_deployment_exists_it_is_being_created() -> None:
+    assert cause(ObservedWorkload(deployment=None)).reason == "EngineStarting"
+
+
+def test_a_missing_gpu_is_told_in_the_schedulers_words(workload, pod) -> None:
+    words = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu. no new claims to deallocate"
+    found = cause(workload(pod(scheduled=False, unschedulable_message=words)))
+    assert (found.reason, found.stalled) == ("InsufficientGPUs", False)
+    assert found.message.endswith(f"The scheduler says: {words}")
+
+
+def test_another_resource_is_not_a_missing_gpu(workload, pod) -> None:
+    words = "0/2 nodes are available: 2 Insufficient amd.com/gpu."
+    assert cause(workload(pod(scheduled=False, unschedulable_message=words))).reason == "Unschedulable"
+    assert (
+        cause(workload(pod(scheduled=False, unschedulable_message="2 node(s) had untolerated taint"))).reason
+        == "Unschedulable"
+    )
+
+
+def test_a_missing_claim_is_told_by_the_scheduler(workload, pod) -> None:
+    words = '0/2 nodes are available: persistentvolumeclaim "shared-models" not found. not found'
+    found = cause(workload(pod(scheduled=False, unschedulable_message=words)))
+    assert found.reason == "ClaimNotFound"
+    unbound = "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims. not found"
+    assert cause(workload(pod(scheduled=False, unschedulable_message=unbound))).reason == "Unschedulable"
+
+
+def test_a_new_pod_that_lacks_the_leaving_ones_gpu_waits_for_its_drain(workload, pod, ready_pod) -> None:
+    words = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."
+    leaving = ready_pod(name="old", terminating=True)
+    found = cause(workload(pod(scheduled=False, unschedulable_message=words), leaving))
+    assert found == Cause(
+        "WaitingForDrain", "A new replica starts when old has finished its running requests, 300 s at most"
+    )
+
+
+def test_while_recreate_waits_there_is_no_new_pod_yet(workload, ready_pod) -> None:
+    assert cause(workload(ready_pod(name="old", terminating=True))).reason == "WaitingForDrain"
+
+
+def test_a_pod_that_was_not_scheduled_yet_is_starting(workload, pod) -> None:
+    assert cause(workload(pod(scheduled=False))).reason == "EngineStarting"
+
+
+@pytest.mark.parametrize("reason", ["ImagePullBackOff", "ErrImagePull", "InvalidImageName"])
+@pytest.mark.parametrize("name", ["engine", "agent", "fetch"])
+def test_a_bad_image_is_told_with_its_name_and_the_kubelets_words(workload, pod, container, reason, name) -> None:
+    bad = container(name, "waiting", reason=reason, message="manifest unknown", image="ghcr.io/x/y:1")
+    found = cause(workload(pod(bad)))
+    assert (found.reason, found.stalled) == ("ImagePullFailed", True)
+    assert "ghcr.io/x/y:1" in found.message
+    assert "manifest unknown" in found.message
+    assert name in found.message
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ('secret "hub" not found', "SecretNotFound"),
+        ("couldn't find key token in Secret team/hub", "SecretNotFound"),
+        ('configmap "templates" not found', "ConfigMapNotFound"),
+        ("container has runAsNonRoot and image will run as root", "ContainerConfigError"),
+    ],
+)
+def test_what_a_container_lacks_is_told_by_the_kubelet(workload, pod, container, words, reason) -> None:
+    found = cause(workload(pod(container("engine", "waiting", reason="CreateContainerConfigError", message=words))))
+    assert (found.reason, found.stalled) == (reason, False)
+    assert words in found.message
+
+
+def test_a_container_that_cannot_be_started_is_told(workload, pod, container) -> None:
+    words = "exec: no such file or directory"
+    found = cause(workload(pod(container("engine", "waiting", reason="RunContainerError", message=words))))
+    assert (found.reason, found.stalled) == ("ContainerNotCreated", True)
+
+
+@pytest.mark.parametrize(
+    ("progress", "reason", "told", "stalled"),
+    [
+        (FetchProgress("Downloading", "m.gguf", 3_100_000_000, 5_000_000_000), "Downloading", "Downloading 3.1/5.0 GB (m.gguf)", False),
+        (FetchProgress("Downloading", "", 31_000_000, 98_000_000), "Downloading", "Downloading 31.0/98.0 MB", False),
+        (FetchProgress("Downloading", "", 3100, None), "Downloading", "Downloading 3.1 kB", False),
+        (FetchProgress("Verifying", "m.gguf", 5, 5000), "Downloading", "Verifying 0.0/5.0 kB (m.gguf)", False),
+        (FetchProgress("Waiting"), "Downloading", "Pod smol-1 waits for another pod that downloads the same weights", False),
+        (FetchProgress("Retrying", reason="SourceNotFound", message="404"), "SourceNotFound", "404", False),
+        (FetchProgress("Retrying"), "SourceUnreachable", "The download is being tried again", False),
+        (FetchProgress("Failed", reason="ChecksumMismatch", message="differs"), "ChecksumMismatch", "differs", True),
+        (FetchProgress("Failed"), "DownloadFailed", "The download failed", True),
+        (FetchProgress("Done"), "Downloading", "Pod smol-1 is about to download the weights", False),
+        (None, "Downloading", "Pod smol-1 is about to download the weights", False),
+    ],
+)  # fmt: skip
+def test_a_download_tells_how_far_it_is_or_what_stops_it(
+    workload, pod, container, progress, reason, told, stalled
+) -> None:
+    seen = pod(container("agent", started=True), container("fetch"), container("engine", "waiting"), fetch=progress)
+    assert cause(workload(seen)) == Cause(reason, told, stalled)
+
+
+def test_a_download_that_ends_again_and_again_is_told_even_without_progress(workload, pod, container) -> None:
+    fetch = container("fetch", "waiting", reason="CrashLoopBackOff", restarts=3, last_message="no space left")
+    found = cause(workload(pod(fetch)))
+    assert (found.reason, found.stalled) == ("DownloadFailed", True)
+
+
+def test_after_the_download_the_engine_starts_and_loads(workload, pod, container) -> None:
+    done = container("fetch", "terminated", exit_code=0, reason="Completed")
+    assert (
+        cause(workload(pod(done, container("engine", "waiting", reason="PodInitializing")))).reason == "EngineStarting"
+    )
+    assert cause(workload(pod(done))).reason == "EngineStarting"
+    found = cause(workload(pod(done, container("engine", "running"))))
+    assert found == Cause("EngineLoading", "Pod smol-1 runs and is loading (at most 600 s)")
+
+
+def test_an_engine_that_has_started_but_does_not_answer_is_unresponsive(workload, pod, container) -> None:
+    assert cause(workload(pod(container("engine", "running", started=True)))).reason == "EngineUnresponsive"
+
+
+@pytest.mark.parametrize(
+    ("last", "reason"),
+    [
+        ({"last_reason": "OOMKilled", "last_exit_code": 137}, "EngineOutOfMemory"),
+        (
+            {"last_reason": "Error", "last_exit_code": 1, "last_message": "CUDA error: out of memory"},
+            "EngineOutOfMemory",
+        ),
+        ({"last_reason": "Error", "last_exit_code": 137}, "StartupDeadlineExceeded"),
+        ({"last_reason": "Error", "last_exit_code": 1, "last_message": "unknown model architecture"}, "EngineCrashed"),
+    ],
+)
+@pytest.mark.parametrize("state", [{"state": "waiting", "reason": "CrashLoopBackOff"}, {"state": "running"}])
+def test_why_an_engine_ended_is_told_until_it_has_started_again(workload, pod, container, last, reason, state) -> None:
+    found = cause(workload(pod(container("engine", restarts=2, **state, **last))))
+    assert (found.reason, found.stalled) == (reason, True)
+
+
+def test_an_engine_that_has_just_ended_is_told_before_it_is_started_again(workload, pod, container) -> None:
+    ended = container("engine", "terminated", reason="Error", exit_code=1, message="cannot open /models/x")
+    found = cause(workload(pod(ended)))
+    assert found.reason == "EngineCrashed"
+    assert "exit code 1" in found.message
+    assert found.message.endswith("It said last: cannot open /models/x")
+    assert "kubectl logs deployment/smol -c engine --previous" in found.message
+
+
+def test_an_engine_that_crashed_once_and_serves_now_is_no_problem(workload, pod, container) -> None:
+    seen = pod(container("engine", ready=True, started=True, restarts=4, last_reason="OOMKilled"), ready=True)
+    assert diagnose(MODEL, workload(seen), 1) is None
+
+
+def test_a_crashing_sidecar_is_told_by_name(workload, pod, container) -> None:
+    agent = container("agent", "waiting", reason="CrashLoopBackOff", restarts=3, last_reason="Error", last_exit_code=2)
+    found = cause(workload(pod(agent, container("engine", "waiting"))))
+    assert found.reason == "EngineCrashed"
+    assert "Container agent of ModelDeployment smol ended with exit code 2" in found.message
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ('pods "x" is forbidden: violates PodSecurity "restricted:latest": hostPath', "PodSecurityForbidden"),
+        ('pods "x" is forbidden: exceeded quota: q, requested: pods=1', "PodsForbidden"),
+    ],
+)
+def test_pods_that_kubernetes_refuses_are_told(workload, words, reason) -> None:
+    found = cause(workload(replica_failure=words))
+    assert (found.reason, found.stalled) == (reason, True)
+    assert words in found.message
+
+
+def test_what_a_person_must_mend_comes_before_what_is_under_way(workload, pod, container) -> None:
+    loading = pod(container("engine", "running"), name="a", created_at=2.0)
+    broken = pod(container("engine", "waiting", reason="ErrImagePull", image="x"), name="b", created_at=1.0)
+    assert cause(workload(loading, broken), 2).reason == "ImagePullFailed"
+
+
+def test_of_two_things_under_way_the_newest_pods_is_told(workload, pod, container) -> None:
+    old = pod(container("engine", "running"), name="a", created_at=1.0)
+    new = pod(scheduled=False, name="b", created_at=2.0)
+    assert cause(workload(old, new), 2).message == "Pod b is being scheduled"
+
+
+def test_a_rollout_is_told_while_it_lasts(workload, ready_pod) -> None:
+    both = (ready_pod(name="a"), ready_pod(name="b"))
+    assert cause(workload(*both, updated_replicas=1), 2) == Cause("RollingOut", "1 of 2 replicas are up to date")
+    assert cause(workload(*both, updated_replicas=1), 1).reason == "RollingOut"
+    assert cause(workload(*both, generation=2), 2).reason == "RollingOut"
+
+
+def test_pods_that_are_not_there_yet_are_being_started(workload, ready_pod) -> None:
+    assert cause(workload(ready_pod(), updated_replicas=2), 2).reason == "EngineStarting"
+
+
+def test_a_rollout_that_does_not_advance_is_told(workload) -> None:
+    found = cause(workload(progress_reason="ProgressDeadlineExceeded"))
+    assert (found.reason, found.stalled) == ("ProgressDeadlineExceeded", True)
+
+
+def test_stopping_lasts_until_the_last_pod_has_gone(workload, ready_pod) -> None:
+    found = cause(workload(ready_pod(name="a", terminating=True)), 0)
+    assert found == Cause("Stopping", "ModelDeployment smol is stopped; a finishes its running requests")
+    assert diagnose(MODEL, workload(), 0) is None
+
+
+def test_the_slowest_download_is_the_one_furthest_from_its_end(pod, container) -> None:
+    def downloading(name: str, done: int, total: int | None, **more):
+        return pod(container("fetch"), name=name, fetch=FetchProgress("Downloading", name, done, total), **more)
+
+    pods = [
+        downloading("a", 50, 100),
+        downloading("b", 10, 100),
+        downloading("c", 1, 100, terminating=True),
+        pod(container("fetch", "terminated", exit_code=0), name="d", fetch=FetchProgress("Done", "d", 0, 100)),
+        pod(container("fetch"), name="e"),
+    ]
+    slowest = slowest_download(pods)
+    assert slowest is not None
+    assert slowest.file == "b"
+    assert slowest_download([]) is None
+    unknown = slowest_download([*pods, downloading("f", 70, None)])
+    assert unknown is not None
+    assert unknown.file == "f"
