@@ -1,0 +1,232 @@
+"""What the operator wrote for a gateway, made fast to look up: models by every name, keys by hash.
+
+A Stoker of another version may have written it: unknown fields are ignored, an entry that makes no sense is left out (a key that
+cannot be read opens nothing), and only a document that is none at all is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+ROUTES_FIELD = "routes.json"
+KEYS_FIELD = "keys.json"
+DEFAULT_MAX_REQUEST_BYTES = 32 << 20
+
+# Names become header values and parts of file names, so whatever could end a header line or leave a folder is refused here.
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")
+OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class ConfigRejected(ValueError):
+    """The document is not what the operator writes; the previous one stays in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A published model."""
+
+    name: str
+    """The name it is served under."""
+    aliases: tuple[str, ...]
+    namespace: str
+    deployment: str
+    service: str
+    """Service whose EndpointSlices are its replicas."""
+    task: str
+    stopped: bool
+    created: int
+    """Unix time, for the list of models."""
+    cluster: str
+    """Envoy's name for its replicas."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names clients may ask for."""
+        return (self.name, *self.aliases)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key that is let in, known by its hash only."""
+
+    name: str
+    """Name of the ApiKey: in log lines, never secret."""
+    digest: bytes
+    expires_at: float | None
+    allowed: re.Pattern[str]
+    """Matches the served names it may use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """The routes Secret."""
+
+    models: tuple[Model, ...]
+    key_secrets: tuple[str, ...]
+    max_request_bytes: int
+    token: str
+    """Bearer token of the operator's own calls."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Everything a decision needs. Never changed: a new configuration is a new table, caches included."""
+
+    by_name: dict[str, Model]
+    keys: dict[bytes, Key]
+    """By SHA-256 of the key. A dictionary is safe here although it does not compare in constant time: what its timing could
+    tell is about the hash of the caller's own guess, and from a hash nobody finds a key."""
+    keys_by_name: dict[str, tuple[Key, ...]]
+    models: tuple[Model, ...]
+    ready: frozenset[str]
+    """Clusters with at least one ready replica."""
+    max_request_bytes: int
+    token: str
+    cache: dict[tuple[bytes, str, str], Any] = field(default_factory=dict)
+    """Decisions already made (see decide)."""
+
+    def may_use(self, key: Key, model: Model, name: str) -> bool:
+        """Whether the key's patterns cover the model's served name or the alias that was asked for."""
+        return key.allowed.fullmatch(model.name) is not None or key.allowed.fullmatch(name) is not None
+
+    def visible(self, key: Key) -> list[tuple[str, Model]]:
+        """Names the key may use, in alphabetical order."""
+        return sorted(
+            ((name, model) for name, model in self.by_name.items() if self.may_use(key, model, name)),
+            key=lambda pair: pair[0],
+        )
+
+
+def parse_routes(text: bytes | str) -> Routes:
+    """Read the routes document."""
+    document = _object(text, ROUTES_FIELD)
+    models = tuple(model for entry in _list(document, "models") if (model := _parse_model(entry)) is not None)
+    names = tuple(
+        name for name in _list(document, "keySecrets") if isinstance(name, str) and OBJECT_NAME.fullmatch(name)
+    )
+    limit = document.get("maxRequestBytes", DEFAULT_MAX_REQUEST_BYTES)
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+        raise ConfigRejected(f"{ROUTES_FIELD}: maxRequestBytes is {limit!r}, not a positive number")
+    return Routes(models, names, limit, str(document.get("token") or ""))
+
+
+def parse_keys(text: bytes | str) -> tuple[Key, ...]:
+    """Read one keys document."""
+    entries = _list(_object(text, KEYS_FIELD), "keys")
+    return tuple(key for entry in entries if (key := _parse_key(entry)) is not None)
+
+
+def parse_ready(text: bytes | str) -> frozenset[str]:
+    """Read which clusters have ready replicas (written by the gateway itself)."""
+    return frozenset(name for name in _list(_object(text, "ready.json"), "ready") if isinstance(name, str))
+
+
+def build_table(routes: Routes, keys: Iterable[Key], ready: frozenset[str]) -> Table:
+    """Put it together. Served names win over aliases, earlier entries over later ones: the operator has settled collisions."""
+    by_name: dict[str, Model] = {}
+    for model in routes.models:
+        by_name.setdefault(model.name, model)
+    for model in routes.models:
+        for alias in model.aliases:
+            by_name.setdefault(alias, model)
+    by_digest: dict[bytes, Key] = {}
+    by_key_name: dict[str, tuple[Key, ...]] = {}
+    for key in keys:
+        by_digest.setdefault(key.digest, key)
+        by_key_name[key.name] = (*by_key_name.get(key.name, ()), key)
+    return Table(by_name, by_digest, by_key_name, routes.models, ready, routes.max_request_bytes, routes.token)
+
+
+def compile_patterns(patterns: Iterable[str]) -> re.Pattern[str]:
+    """One expression for a key's model patterns: * and ? as in a shell, everything else stands for itself."""
+    parts = [_expression(pattern) for pattern in patterns]
+    # Without a pattern nothing matches: (?!) never does.
+    return re.compile("|".join(parts) if parts else "(?!)")
+
+
+def _expression(pattern: str) -> str:
+    first, *others = [re.escape(part).replace(r"\?", ".") for part in re.split(r"\*+", pattern)]
+    if not others:
+        return first
+    # Atomic groups: the first fit of a middle part is as good as any later one, so a pattern full of stars cannot take for ever.
+    middle = "".join(f"(?>.*?{part})" for part in others[:-1])
+    return f"{first}{middle}.*{others[-1]}"
+
+
+def _parse_model(entry: Any) -> Model | None:
+    try:
+        name, namespace, deployment = entry["name"], entry["namespace"], entry["deployment"]
+        service = entry.get("service") or deployment
+        aliases = tuple(alias for alias in entry.get("aliases") or () if MODEL_NAME.fullmatch(alias))
+        _check(MODEL_NAME, name)
+        for part in (namespace, deployment, service):
+            _check(OBJECT_NAME, part)
+        return Model(
+            name=name,
+            aliases=aliases,
+            namespace=namespace,
+            deployment=deployment,
+            service=service,
+            task=str(entry.get("task", "Chat")),
+            stopped=bool(entry.get("stopped", False)),
+            created=int(_timestamp(entry.get("createdAt")) or 0),
+            cluster=f"{namespace}/{deployment}",
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        logger.warning("%s: a model entry is left out: %s: %s", ROUTES_FIELD, type(error).__name__, error)
+        return None
+
+
+def _parse_key(entry: Any) -> Key | None:
+    try:
+        name, digest = entry["name"], entry["sha256"]
+        _check(SHA256, digest)
+        _check(OBJECT_NAME, name)
+        patterns = compile_patterns(_list(entry, "models"))
+        return Key(name, bytes.fromhex(digest), _timestamp(entry.get("expiresAt")), patterns)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        logger.warning("%s: a key entry is left out: %s: %s", KEYS_FIELD, type(error).__name__, error)
+        return None
+
+
+def _check(pattern: re.Pattern[str], value: str) -> None:
+    if not pattern.fullmatch(value):
+        raise ValueError(value)
+
+
+def _timestamp(value: Any) -> float | None:
+    """Unix time from a number or from Kubernetes' own form."""
+    if value is None:
+        return None
+    if isinstance(value, int | float):
+        return float(value)
+    moment = datetime.fromisoformat(value)
+    if moment.tzinfo is None:
+        raise ValueError(f"{value} has no time zone")
+    return moment.timestamp()
+
+
+def _object(text: bytes | str, what: str) -> dict[str, Any]:
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise ConfigRejected(f"{what} is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise ConfigRejected(f"{what} is not an object")
+    return document
+
+
+def _list(document: dict[str, Any], name: str) -> list[Any]:
+    value = document.get(name) or []
+    if not isinstance(value, list):
+        raise ConfigRejected(f"{name} is not a list")
+    return value

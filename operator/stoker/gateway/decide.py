@@ -1,0 +1,220 @@
+"""The decision: headers and body in, allow or refuse out. Pure, and free of any transport.
+
+What the gateway itself answers with a 5xx or with a body of its own is *allowed* towards the relay: ext_authz would replace a 5xx
+of ours by an empty 503 (design: decision 17).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, NoReturn
+from urllib.parse import unquote
+
+from stoker.gateway import openai_errors as errors
+from stoker.gateway.config import Key, Model, Table
+from stoker.gateway.openai_errors import ApiProblem
+
+ANSWER_CLUSTER = "answer"
+LONGEST_KEY = 4096
+CACHE_ENTRIES = 20_000
+
+TASKS_BY_PATH = {
+    "/v1/chat/completions": frozenset({"Chat"}),
+    "/v1/completions": frozenset({"Chat", "Completion"}),
+    "/v1/embeddings": frozenset({"Embedding"}),
+}
+"""What is let through to an engine, and for which tasks. Paths are compared as they came: nothing is normalized, so a path with a
+trick in it is simply not one of these, and the engine sees exactly the path that was allowed."""
+
+MODELS_PATH = "/v1/models"
+MODEL_PREFIX = MODELS_PATH + "/"
+SERVED = ", ".join([*(f"POST {path}" for path in TASKS_BY_PATH), f"GET {MODELS_PATH}", f"GET {MODEL_PREFIX}MODEL"])
+
+
+@dataclass(slots=True, eq=False)
+class Decision:
+    """Allowed towards a cluster, or refused with a problem."""
+
+    reason: str
+    """Why, for log and metrics: allowed, answered, or the code of the problem."""
+    cluster: str = ""
+    """Where an allowed request goes."""
+    answer: str = ""
+    """What the relay shall say, when the cluster is the relay."""
+    model: str = ""
+    """Served name, only of models that exist: metrics count by it."""
+    requested: str = ""
+    """The name that was asked for, where the relay's answer quotes it."""
+    key: str = ""
+    """Name of the caller's ApiKey."""
+    problem: ApiProblem | None = None
+    wire: bytes = b""
+    """What a transport made of it, kept with decisions that are used again."""
+
+
+@dataclass(slots=True)
+class Request:
+    """What Envoy tells of a request."""
+
+    method: str
+    target: str
+    """Path with query, exactly as the client sent it."""
+    authorization: str
+    """The Authorization header; of several, nothing."""
+    body: bytes = b""
+    early: bool = False
+    """Asked before the body was read: say only whether it may be read."""
+
+
+def decide(table: Table, request: Request, now: float) -> Decision:
+    """Who calls, may he, and where does it go? The key comes first: without one nothing can be learned, not even which paths exist."""
+    key = find_key(table, request.authorization, now)
+    if isinstance(key, ApiProblem):
+        return Decision(key.code, problem=key)
+    path = request.target.partition("?")[0]
+    tasks = TASKS_BY_PATH.get(path)
+    if tasks is None:
+        return decide_models(table, key, request.method, path)
+    if request.method != "POST":
+        return refuse(key, errors.method_not_allowed(request.method, path, "POST"))
+    if request.early:
+        return Decision("early", key=key.name)
+    try:
+        name = read_model_name(request.body)
+    except BadBody as bad:
+        return refuse(key, bad.problem)
+    cached: Decision | None = table.cache.get((key.digest, name, path))
+    if cached is not None:
+        return cached
+    decision = decide_route(table, key, name, path)
+    if decision.problem is None:
+        # Only names that exist get here, times keys: bounded, but a gateway may have many of both.
+        if len(table.cache) >= CACHE_ENTRIES:
+            table.cache.clear()
+        table.cache[key.digest, name, path] = decision
+    return decision
+
+
+def find_key(table: Table, authorization: str, now: float) -> Key | ApiProblem:
+    """The key of the caller, by the hash of what was sent."""
+    if authorization[:7].lower() != "bearer ":
+        return errors.missing_key()
+    secret = authorization[7:].strip()
+    if not secret:
+        return errors.missing_key()
+    if len(secret) > LONGEST_KEY:
+        return errors.wrong_key()
+    key = table.keys.get(hashlib.sha256(secret.encode("latin-1", "replace")).digest())
+    if key is None or (key.expires_at is not None and key.expires_at <= now):
+        return errors.wrong_key()
+    return key
+
+
+def decide_route(table: Table, key: Key, name: str, path: str) -> Decision:
+    """A request for a model goes to its replicas, or to the relay, which says why not."""
+    model = table.by_name.get(name)
+    if model is None or not table.may_use(key, model, name):
+        return refuse(key, errors.model_not_found(name))
+    if model.task not in TASKS_BY_PATH[path]:
+        return refuse(key, unsupported(table, key, model, name, path), model)
+    if model.stopped:
+        return to_relay(key, "model_stopped", model, name)
+    if model.cluster not in table.ready:
+        return to_relay(key, "model_not_ready", model, name)
+    return Decision("allowed", cluster=model.cluster, model=model.name, requested=name, key=key.name)
+
+
+def decide_models(table: Table, key: Key, method: str, path: str) -> Decision:
+    """The list of models, one model, or no path at all."""
+    if path != MODELS_PATH and not path.startswith(MODEL_PREFIX):
+        return refuse(key, errors.unknown_url(method, path, SERVED))
+    if method != "GET":
+        return refuse(key, errors.method_not_allowed(method, path, "GET"))
+    if path == MODELS_PATH:
+        return Decision("answered", cluster=ANSWER_CLUSTER, answer="models", key=key.name)
+    # Names may hold slashes, and clients encode them or not. Only the relay sees this path, and it goes by the name below.
+    name = unquote(path[len(MODEL_PREFIX) :])
+    model = table.by_name.get(name)
+    if model is None or not table.may_use(key, model, name):
+        return refuse(key, errors.model_not_found(name))
+    return Decision("answered", cluster=ANSWER_CLUSTER, answer="model", model=model.name, requested=name, key=key.name)
+
+
+def to_relay(key: Key, answer: str, model: Model, name: str) -> Decision:
+    """Allowed towards the relay, which words the refusal."""
+    return Decision(answer, cluster=ANSWER_CLUSTER, answer=answer, model=model.name, requested=name, key=key.name)
+
+
+def refuse(key: Key, problem: ApiProblem, model: Model | None = None) -> Decision:
+    """Refused, with a body."""
+    return Decision(problem.code, problem=problem, key=key.name, model=model.name if model else "")
+
+
+def unsupported(table: Table, key: Key, model: Model, name: str, path: str) -> ApiProblem:
+    """Says what the model is good for, and which of the caller's models would do."""
+    instead = ", ".join(known for known, tasks in TASKS_BY_PATH.items() if model.task in tasks) or "no path"
+    others = [other for other, which in table.visible(key) if which.task in TASKS_BY_PATH[path]][:5]
+    return errors.unsupported_endpoint(name, model.task, path, instead, " or ".join(map(errors.quote, others)))
+
+
+class BadBody(Exception):
+    """The body does not name a model."""
+
+    def __init__(self, problem: ApiProblem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+class _TwoModels(dict[str, Any]):
+    """An object with two members called model."""
+
+
+def read_model_name(body: bytes) -> str:
+    """The `model` of a JSON body; BadBody for whatever another parser might read differently, so that the engine cannot."""
+    if not body:
+        _bad("The request body is empty; send a JSON object with a `model`.")
+    if b"\0" in body:
+        _bad("The request body holds NUL bytes; send JSON in UTF-8, not compressed.")
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        _bad("The request body is not UTF-8; send JSON in UTF-8, not compressed.")
+    # Two members of one name are rare and parsers differ on them. Without a second "model" and without \u, by which
+    # a name can be written differently, there cannot be two, and the fast parser does.
+    suspicious = "\\u" in text or text.count('"model"') > 1
+    try:
+        if suspicious:
+            document = json.loads(text, object_pairs_hook=_object_of, parse_constant=_no_constant)
+        else:
+            document = json.loads(text, parse_constant=_no_constant)
+    except RecursionError:
+        _bad("The request body is nested too deeply.")
+    except ValueError as error:
+        _bad(f"The request body is not valid JSON: {error}.")
+    if not isinstance(document, dict):
+        _bad("The request body is not a JSON object.", "invalid_body")
+    if type(document) is _TwoModels:
+        _bad("The request body has more than one `model`.", "duplicate_model", "model")
+    name = document.get("model")
+    if name is None:
+        _bad("You must provide a `model`; GET /v1/models lists yours.", "missing_model", "model")
+    if not isinstance(name, str):
+        _bad("`model` must be a string.", "invalid_model", "model")
+    return name
+
+
+def _bad(message: str, code: str = "invalid_json", param: str | None = None) -> NoReturn:
+    raise BadBody(errors.bad_body(message, code, param)) from None
+
+
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs) and sum(name == "model" for name, _ in pairs) > 1:
+        return _TwoModels(members)
+    return members
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

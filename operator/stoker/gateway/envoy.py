@@ -1,0 +1,393 @@
+"""Envoy's documents: bootstrap, listener, routes, clusters, endpoints. Pure: settings and models in, JSON-ready objects out.
+
+Written for Envoy 1.40; every choice that is not obvious was tried on it. What may change while a gateway runs is in the routes,
+clusters and endpoints: the listener stays as it is, because replacing it would end long streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from stoker.gateway.decide import ANSWER_CLUSTER
+from stoker.gateway.local_replies import local_reply_config
+from stoker.gateway.settings import Settings
+
+Document = dict[str, Any]
+
+API = "type.googleapis.com/envoy.config."
+EXTENSION = "type.googleapis.com/envoy.extensions."
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+ROUTES_NAME = "gateway"
+STAT_PREFIX = "gw"
+EARLY_FILTER = "stoker.early"
+POLICY_FILTER = "stoker.policy"
+POLICY_CLUSTER = "policy"
+
+EARLY_FROM_BYTES = 64 << 10
+"""Bodies from this size on, and of unknown size, are read only after the caller's key was found good."""
+MOST_REQUESTS = 100_000
+STREAM_IDLE = "3600s"
+# llama.cpp closes an idle connection after 5 s, others later: ours are gone before, or a request could meet a closing one.
+UPSTREAM_IDLE = "3s"
+POLICY_TIMEOUT = "5s"
+NOT_FOR_ENGINES = [
+    "authorization",
+    "x-gw-cluster",
+    "x-gw-key",
+    "x-gw-model",
+    "x-gw-reason",
+    "x-envoy-external-address",
+    "x-envoy-internal",
+]
+
+
+def build_bootstrap(settings: Settings) -> Document:
+    """What Envoy is started with: where everything else lies, the admin socket, and how much memory it may take."""
+    return {
+        "node": {"id": settings.name, "cluster": f"{settings.namespace}/{settings.name}"},
+        "admin": {"address": {"pipe": {"path": str(settings.admin_socket), "mode": 0o600}}},
+        "dynamic_resources": {
+            "lds_config": _from_file(settings.xds / "lds.json"),
+            "cds_config": _from_file(settings.xds / "cds.json"),
+        },
+        "overload_manager": _overload_manager(settings.envoy_heap_bytes),
+    }
+
+
+def build_listeners(settings: Settings) -> Document:
+    """One listener for HTTP/1.1 and for HTTP/2 without TLS."""
+    manager = {
+        "stat_prefix": STAT_PREFIX,
+        "codec_type": "AUTO",
+        "rds": {"route_config_name": ROUTES_NAME, "config_source": _from_file(settings.xds / "rds.json")},
+        "http_filters": [
+            _policy_filter(EARLY_FILTER, settings, early=True),
+            _policy_filter(POLICY_FILTER, settings, early=False),
+            _extension("envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True),
+        ],
+        # Before anything else sees the request, route selection included. By prefix, so that no such header can be forgotten;
+        # x-envoy-* of a client would set its own retries and time limits.
+        "early_header_mutation_extensions": [
+            _extension(
+                "envoy.http.early_header_mutation.header_mutation",
+                "http.early_header_mutation.header_mutation.v3.HeaderMutation",
+                mutations=[
+                    {"remove_on_match": {"key_matcher": {"prefix": prefix}}} for prefix in ("x-gw-", "x-envoy-")
+                ],
+            )
+        ],
+        "access_log": [_access_log()],
+        "local_reply_config": local_reply_config(),
+        # Paths stay as they came, and the policy compares them whole: what is normalized here could be read differently there.
+        "normalize_path": False,
+        "merge_slashes": False,
+        "use_remote_address": True,
+        "generate_request_id": True,
+        "preserve_external_request_id": True,
+        "always_set_request_id_in_response": True,
+        "server_name": "stoker",
+        "stream_idle_timeout": STREAM_IDLE,
+        "request_timeout": "60s",
+        "request_headers_timeout": "15s",
+        "drain_timeout": "600s",
+        "common_http_protocol_options": {
+            "idle_timeout": "600s",
+            "headers_with_underscores_action": "DROP_HEADER",
+            "max_headers_count": 100,
+        },
+        "http2_protocol_options": {
+            "max_concurrent_streams": 1000,
+            "initial_stream_window_size": 1 << 20,
+            "initial_connection_window_size": 4 << 20,
+        },
+    }
+    listener = {
+        "@type": API + "listener.v3.Listener",
+        "name": "openai",
+        "address": _address(settings.listen_address, settings.listen_port),
+        "per_connection_buffer_limit_bytes": 1 << 20,
+        "filter_chains": [
+            {
+                "filters": [
+                    _extension(
+                        "envoy.filters.network.http_connection_manager",
+                        "filters.network.http_connection_manager.v3.HttpConnectionManager",
+                        **manager,
+                    )
+                ]
+            }
+        ],
+    }
+    return {"resources": [listener]}
+
+
+def build_routes(max_request_bytes: int) -> Document:
+    """Requests that the policy has sent somewhere, and before them the ones it has not seen yet.
+
+    A request matches twice: first without x-gw-cluster, which decides how the policy is asked; after its answer with it. One that
+    comes out of the policy without the header ends at the relay, which refuses it; it never reaches an engine.
+    """
+    relay = {"cluster": ANSWER_CLUSTER, "timeout": "60s", "idle_timeout": "60s"}
+    engine = {
+        "cluster_header": "x-gw-cluster",
+        "timeout": "0s",
+        "idle_timeout": STREAM_IDLE,
+        "retry_policy": {
+            # Only where no engine has seen the request; each time a different endpoint.
+            "retry_on": "connect-failure,refused-stream",
+            "num_retries": 3,
+            "host_selection_retry_max_attempts": 5,
+            "retry_host_predicate": [
+                _extension(
+                    "envoy.retry_host_predicates.previous_hosts", "retry.host.previous_hosts.v3.PreviousHostsPredicate"
+                )
+            ],
+            "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
+        },
+    }
+    not_early = {EARLY_FILTER: _per_route(disabled=True)}
+    routes = [
+        {
+            "match": {"prefix": "/", "headers": [_header("x-gw-cluster", string_match={"exact": ANSWER_CLUSTER})]},
+            "route": relay,
+            "request_headers_to_remove": ["authorization"],
+        },
+        {
+            "match": {"prefix": "/", "headers": [_header("x-gw-cluster", present_match=True)]},
+            "route": engine,
+            "request_headers_to_remove": NOT_FOR_ENGINES,
+        },
+        {
+            "match": {"prefix": "/", "headers": [_header(":method", string_match={"exact": "GET"})]},
+            "route": relay,
+            "typed_per_filter_config": {
+                **not_early,
+                POLICY_FILTER: _per_route(check_settings={"disable_request_body_buffering": True}),
+            },
+        },
+        {
+            "match": {"prefix": "/", "headers": [_length(0, EARLY_FROM_BYTES)]},
+            "route": relay,
+            "typed_per_filter_config": not_early,
+        },
+        {
+            # Known to be too large: refused without reading it, but only to a caller with a key.
+            "match": {"prefix": "/", "headers": [_length(max_request_bytes + 1, 1 << 62)]},
+            "direct_response": {"status": 413},
+            "typed_per_filter_config": {POLICY_FILTER: _per_route(disabled=True)},
+        },
+        {"match": {"prefix": "/"}, "route": relay},
+    ]
+    host = {
+        "name": "all",
+        "domains": ["*"],
+        "routes": routes,
+        "request_body_buffer_limit": max_request_bytes,
+        "typed_per_filter_config": {
+            POLICY_FILTER: _per_route(check_settings={"with_request_body": {"max_request_bytes": max_request_bytes}})
+        },
+    }
+    return {"resources": [{"@type": API + "route.v3.RouteConfiguration", "name": ROUTES_NAME, "virtual_hosts": [host]}]}
+
+
+def build_clusters(settings: Settings, names: Iterable[str]) -> Document:
+    """The policy, the relay, and one cluster for each model's replicas."""
+    own = [
+        _local_cluster(POLICY_CLUSTER, settings.policy_socket),
+        _local_cluster(ANSWER_CLUSTER, settings.answer_socket),
+    ]
+    return {"resources": own + [_engine_cluster(settings, name) for name in sorted(set(names))]}
+
+
+def build_endpoints(cluster: str, endpoints: Iterable[tuple[str, int]]) -> Document:
+    """The ready replicas of one model, as addresses and ports."""
+    return {
+        "resources": [
+            {
+                "@type": API + "endpoint.v3.ClusterLoadAssignment",
+                "cluster_name": cluster,
+                "endpoints": [
+                    {
+                        "lb_endpoints": [
+                            {"endpoint": {"address": _address(address, port)}}
+                            for address, port in sorted(set(endpoints))
+                        ]
+                    }
+                ],
+            }
+        ]
+    }
+
+
+def endpoints_file(settings: Settings, cluster: str) -> Path:
+    """The file of a cluster's endpoints; neither half of the name can hold an underscore, so no two clusters share one."""
+    return settings.xds / "eds" / f"{cluster.replace('/', '_')}.json"
+
+
+def _engine_cluster(settings: Settings, name: str) -> Document:
+    return {
+        "@type": API + "cluster.v3.Cluster",
+        "name": name,
+        "type": "EDS",
+        "eds_cluster_config": {"eds_config": _from_file(endpoints_file(settings, name))},
+        "connect_timeout": "1s",
+        "per_connection_buffer_limit_bytes": 1 << 20,
+        # Replicas are few and requests long: look at all of them, not at two.
+        "load_balancing_policy": {
+            "policies": [
+                {
+                    "typed_extension_config": _extension(
+                        "envoy.load_balancing_policies.least_request",
+                        "load_balancing_policies.least_request.v3.LeastRequest",
+                        selection_method="FULL_SCAN",
+                    )
+                }
+            ]
+        },
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "circuit_breakers": _no_limits(),
+        "typed_extension_protocol_options": {
+            HTTP_OPTIONS: {
+                "@type": f"type.googleapis.com/{HTTP_OPTIONS}",
+                "common_http_protocol_options": {"idle_timeout": UPSTREAM_IDLE},
+                "explicit_http_config": {"http_protocol_options": {}},
+            }
+        },
+    }
+
+
+def _local_cluster(name: str, path: Path) -> Document:
+    """A process of this pod, over its Unix socket."""
+    return {
+        "@type": API + "cluster.v3.Cluster",
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "circuit_breakers": _no_limits(),
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": str(path)}}}}]}],
+        },
+    }
+
+
+def _policy_filter(name: str, settings: Settings, *, early: bool) -> Document:
+    """Asks the policy: early without the body, whether the body may be read at all; then with it, where the request goes."""
+    config: Document = {
+        "http_service": {
+            "server_uri": {"uri": "http://policy", "cluster": POLICY_CLUSTER, "timeout": POLICY_TIMEOUT},
+            # A decision changes nothing, so it may be asked for twice: a policy process that is killed costs its callers a moment,
+            # not an error.
+            "retry_policy": {
+                "retry_on": "reset,connect-failure",
+                "num_retries": 2,
+                # Envoy takes the longest interval as the time limit of one try, too.
+                "retry_back_off": {"base_interval": "0.01s", "max_interval": POLICY_TIMEOUT},
+            },
+            "authorization_request": {"headers_to_add": [{"key": "x-gw-stage", "value": "early"}]} if early else {},
+            "authorization_response": {
+                "allowed_upstream_headers": {"patterns": [{"prefix": "x-gw-"}]},
+                "allowed_client_headers": {
+                    "patterns": [{"exact": header} for header in ("allow", "retry-after", "www-authenticate")]
+                },
+                "dynamic_metadata_from_headers": {"patterns": [{"prefix": "x-gw-"}]},
+            },
+        },
+        "allowed_headers": {"patterns": [{"exact": "authorization"}]},
+        "failure_mode_allow": False,
+        "status_on_error": {"code": "ServiceUnavailable"},
+    }
+    if not early:
+        config["with_request_body"] = {"max_request_bytes": 1 << 20}
+        config["clear_route_cache"] = True
+    return _extension(name, "filters.http.ext_authz.v3.ExtAuthz", **config)
+
+
+def _access_log() -> Document:
+    """One JSON line a request on stdout: never a header, query or body of the client, only names and numbers."""
+    fields = {
+        "time": "%START_TIME%",
+        "method": "%REQ(:METHOD)%",
+        "path": "%PATH(NQ:PATH:256)%",
+        "code": "%RESPONSE_CODE%",
+        "flags": "%RESPONSE_FLAGS%",
+        "details": "%RESPONSE_CODE_DETAILS%",
+        "model": _said("x-gw-model"),
+        "key": _said("x-gw-key"),
+        "reason": _said("x-gw-reason"),
+        "ms": "%DURATION%",
+        "first_byte_ms": "%RESPONSE_DURATION%",
+        "bytes_in": "%BYTES_RECEIVED%",
+        "bytes_out": "%BYTES_SENT%",
+        "upstream": "%UPSTREAM_HOST%",
+        "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
+        "protocol": "%PROTOCOL%",
+        "request_id": "%REQ(X-REQUEST-ID):64%",
+    }
+    return _extension(
+        "envoy.access_loggers.stdout",
+        "access_loggers.stream.v3.StdoutAccessLog",
+        log_format={"json_format": fields, "omit_empty_values": True},
+    )
+
+
+def _said(header: str) -> str:
+    """What the policy said of the request."""
+    return f"%DYNAMIC_METADATA(envoy.filters.http.ext_authz:{header})%"
+
+
+def _overload_manager(heap_bytes: int) -> Document:
+    def above(value: float) -> list[Document]:
+        return [{"name": "envoy.resource_monitors.fixed_heap", "threshold": {"value": value}}]
+
+    return {
+        "refresh_interval": "0.25s",
+        "resource_monitors": [
+            _extension(
+                "envoy.resource_monitors.fixed_heap",
+                "resource_monitors.fixed_heap.v3.FixedHeapConfig",
+                max_heap_size_bytes=heap_bytes,
+            )
+        ],
+        "actions": [
+            {"name": "envoy.overload_actions.shrink_heap", "triggers": above(0.8)},
+            {"name": "envoy.overload_actions.disable_http_keepalive", "triggers": above(0.9)},
+            {"name": "envoy.overload_actions.stop_accepting_requests", "triggers": above(0.92)},
+            {"name": "envoy.overload_actions.stop_accepting_connections", "triggers": above(0.95)},
+        ],
+    }
+
+
+def _no_limits() -> Document:
+    """Envoy's defaults would answer 503 from 1,024 requests on."""
+    most = {"max_connections": MOST_REQUESTS, "max_pending_requests": MOST_REQUESTS, "max_requests": MOST_REQUESTS}
+    return {"thresholds": [{**most, "max_retries": 1000}]}
+
+
+def _per_route(**config: object) -> Document:
+    return {"@type": EXTENSION + "filters.http.ext_authz.v3.ExtAuthzPerRoute", **config}
+
+
+def _extension(name: str, kind: str, /, **config: object) -> Document:
+    return {"name": name, "typed_config": {"@type": EXTENSION + kind, **config}}
+
+
+def _header(name: str, **match: object) -> Document:
+    return {"name": name, **match}
+
+
+def _length(start: int, end: int) -> Document:
+    """Matches a content-length from start up to, but not including, end."""
+    return {"name": "content-length", "range_match": {"start": start, "end": end}}
+
+
+def _address(address: str, port: int) -> Document:
+    return {"socket_address": {"address": address, "port_value": port}}
+
+
+def _from_file(path: Path) -> Mapping[str, object]:
+    """Envoy takes a file's new content when another is renamed into its place."""
+    return {"resource_api_version": "V3", "path_config_source": {"path": str(path)}}

@@ -1,0 +1,170 @@
+"""``stoker gateway``: process 1 of the policy container. It keeps two processes running, and their sockets open.
+
+The sockets belong to this process: while a killed one is started again, its callers wait in the queue instead of being refused.
+Kubelet would let minutes pass between restarts of a container; here the next process starts at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from stoker.gateway.processes import STOP_SIGNALS, prepare_process
+from stoker.gateway.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 4096
+STEADY_SECONDS = 5.0
+"""A process that ran this long has earned an immediate restart."""
+LONGEST_WAIT_SECONDS = 2.0
+QUICK_RESTARTS = 5
+STOP_SECONDS = 10.0
+OURS = (signal.SIGCHLD, *STOP_SIGNALS)
+
+
+@dataclass
+class Child:
+    """One of the two processes."""
+
+    name: str
+    arguments: list[str]
+    pid: int = 0
+    started_at: float = 0.0
+    failures: int = field(default=0)
+    """Restarts in a row after a short life."""
+    start_at: float = 0.0
+    """When it may start again."""
+
+    def start(self) -> None:
+        """A new process image: nothing of this one's state, and no signal left blocked."""
+        command = [sys.executable, "-m", f"stoker.gateway.{self.name}", *self.arguments]
+        self.pid = os.posix_spawn(sys.executable, command, os.environ, setsigmask=(), setsigdef=(*OURS, signal.SIGPIPE))
+        self.started_at = time.monotonic()
+
+    def ended(self, status: int) -> None:
+        """It is gone; say when it may start again."""
+        now = time.monotonic()
+        self.failures = 0 if now - self.started_at > STEADY_SECONDS else self.failures + 1
+        # The first are immediate: a killed process must be back within half a second. One that cannot start must not take a core.
+        late = self.failures - QUICK_RESTARTS
+        wait = min(0.1 * 2**late, LONGEST_WAIT_SECONDS) if late > 0 else 0.0
+        self.pid, self.start_at = 0, now + wait
+        logger.error("%s ended with %s; starts again in %.1f s", self.name, describe(status), wait)
+
+
+def main(arguments: list[str]) -> int:
+    """Supervise until SIGTERM."""
+    if arguments:
+        sys.stderr.write("usage: stoker gateway (settings come from the environment, see docs/gateway.md)\n")
+        return 2
+    prepare_process("gateway")
+    try:
+        settings = Settings.from_environment()
+    except KeyError as error:
+        sys.stderr.write(f"stoker gateway: the environment variable {error.args[0]} is not set\n")
+        return 2
+    settings.state.mkdir(parents=True, exist_ok=True)
+    (settings.xds / "eds").mkdir(parents=True, exist_ok=True)
+    # Blocked, so that none is lost between two waits; children start with nothing blocked.
+    signal.pthread_sigmask(signal.SIG_BLOCK, OURS)
+    children = open_children(settings)
+    for child in children:
+        child.start()
+    return supervise(children)
+
+
+def open_children(settings: Settings) -> list[Child]:
+    """Open the sockets, and the pipe by which the relay tells the policy that the configuration changed."""
+    policy, answer = unix_socket(settings.policy_socket), unix_socket(settings.answer_socket)
+    http = socket.create_server(("0.0.0.0", settings.http_port), backlog=128)  # noqa: S104
+    http.set_inheritable(True)
+    reader, writer = os.pipe()
+    for end in (reader, writer):
+        os.set_blocking(end, False)
+        os.set_inheritable(end, True)
+    # The objects would close their descriptors when collected.
+    return [
+        Child("policy", ["--policy", str(policy.detach()), "--http", str(http.detach()), "--changes", str(reader)]),
+        Child("relay", ["--answer", str(answer.detach()), "--changes", str(writer)]),
+    ]
+
+
+def unix_socket(path: Path) -> socket.socket:
+    """A listening socket, put in place by a rename: Envoy finds the old one or the new one."""
+    beside = path.with_name(f".{path.name}.new")
+    beside.unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.bind(str(beside))
+    beside.chmod(0o600)
+    listening.listen(BACKLOG)
+    beside.rename(path)
+    listening.set_inheritable(True)
+    return listening
+
+
+def supervise(children: list[Child]) -> int:
+    """Start again what ended, until told to stop; then stop both, and wait for them."""
+    while True:
+        due = [child.start_at - time.monotonic() for child in children if not child.pid]
+        got = signal.sigtimedwait(OURS, max(0.0, min(due))) if due else signal.sigwaitinfo(OURS)
+        if got is not None and got.si_signo in STOP_SIGNALS:
+            return stop(children)
+        reap(children)
+        for child in children:
+            if not child.pid and child.start_at <= time.monotonic():
+                child.start()
+
+
+def reap(children: list[Child]) -> None:
+    """Take note of every process that ended; as process 1 also of orphans that are not ours."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if not pid:
+            return
+        for child in children:
+            if child.pid == pid:
+                child.ended(status)
+
+
+def stop(children: list[Child]) -> int:
+    """SIGTERM, and SIGKILL for what has not ended in time."""
+    for child in children:
+        if child.pid:
+            os.kill(child.pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_SECONDS
+    while any(child.pid for child in children):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            for child in children:
+                if child.pid:
+                    os.kill(child.pid, signal.SIGKILL)
+                    os.waitpid(child.pid, 0)
+            return 1
+        signal.sigtimedwait((signal.SIGCHLD,), left)
+        while True:
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return 0
+            if not pid:
+                break
+            for child in children:
+                if child.pid == pid:
+                    child.pid = 0
+    return 0
+
+
+def describe(status: int) -> str:
+    """How a process ended, in words."""
+    code = os.waitstatus_to_exitcode(status)
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

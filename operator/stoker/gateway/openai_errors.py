@@ -1,0 +1,126 @@
+"""Errors as OpenAI words them: clients raise their typed exceptions from status, type and code."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+INVALID_REQUEST = "invalid_request_error"
+SERVER_ERROR = "server_error"
+LONGEST_QUOTE = 128
+
+
+@dataclass(frozen=True, slots=True)
+class ApiProblem:
+    """One refusal: what the client gets, and its code as the reason in log and metrics."""
+
+    status: int
+    code: str
+    message: str
+    type: str = INVALID_REQUEST
+    param: str | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def body(self) -> bytes:
+        """OpenAI's error object."""
+        return json.dumps(error_object(self.message, self.type, self.code, self.param), separators=(",", ":")).encode()
+
+
+def error_object(message: str, kind: str, code: str, param: str | None = None) -> dict[str, dict[str, str | None]]:
+    """The shape every OpenAI client knows."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def quote(name: str) -> str:
+    """A client's own word inside a message, cut to a readable length."""
+    return f"`{name if len(name) <= LONGEST_QUOTE else name[:LONGEST_QUOTE] + '…'}`"
+
+
+def missing_key() -> ApiProblem:
+    """No usable Authorization header."""
+    return ApiProblem(
+        401,
+        "invalid_api_key",
+        "You did not provide an API key. Send it in the header 'Authorization: Bearer YOUR_KEY'; "
+        "whoever runs this gateway gives you one (an ApiKey object, its Secret holds the key).",
+        headers=(("www-authenticate", 'Bearer realm="stoker"'),),
+    )
+
+
+def wrong_key() -> ApiProblem:
+    """A key of no one, or of someone whose ApiKey is gone, suspended or expired."""
+    return ApiProblem(
+        401,
+        "invalid_api_key",
+        "Incorrect API key provided: it is unknown, expired or suspended. Ask whoever runs this gateway "
+        "(kubectl get apikeys shows which keys are let in).",
+        headers=(("www-authenticate", 'Bearer realm="stoker", error="invalid_token"'),),
+    )
+
+
+def unknown_url(method: str, path: str, known: str) -> ApiProblem:
+    """A path that is not on the list of what is let through."""
+    return ApiProblem(404, "unknown_url", f"Unknown request URL: {method} {quote(path)}. This gateway serves {known}.")
+
+
+def method_not_allowed(method: str, path: str, allowed: str) -> ApiProblem:
+    """A known path, asked in the wrong way."""
+    return ApiProblem(
+        405,
+        "method_not_allowed",
+        f"{quote(path)} is called with {allowed}, not {quote(method)}.",
+        headers=(("allow", allowed),),
+    )
+
+
+def bad_body(message: str, code: str = "invalid_json", param: str | None = None) -> ApiProblem:
+    """A body that cannot be routed; the message says what is wrong with it."""
+    return ApiProblem(400, code, message, param=param)
+
+
+def model_not_found(name: str) -> ApiProblem:
+    """No such model, or not for this key: the answer is the same on purpose."""
+    return ApiProblem(
+        404,
+        "model_not_found",
+        f"The model {quote(name)} does not exist or you do not have access to it. GET /v1/models lists your models.",
+        param="model",
+    )
+
+
+def unsupported_endpoint(name: str, task: str, path: str, instead: str, others: str) -> ApiProblem:
+    """The model is there, but not for this path."""
+    hint = f" For {path} use {others}." if others else f" No model of yours serves {path}."
+    return ApiProblem(
+        404,
+        "unsupported_endpoint",
+        f"The model {quote(name)} (task {task}) does not serve {path}; it serves {instead}.{hint}",
+        param="model",
+    )
+
+
+def model_stopped(name: str) -> ApiProblem:
+    """Scaled to zero by its owner."""
+    return ApiProblem(
+        503,
+        "model_stopped",
+        f"The model {quote(name)} is stopped: its ModelDeployment has replicas 0. It answers again after "
+        "kubectl scale modeldeployment --replicas=1.",
+        SERVER_ERROR,
+        param="model",
+        headers=(("retry-after", "60"),),
+    )
+
+
+def model_not_ready(name: str) -> ApiProblem:
+    """Published, but no replica is ready."""
+    return ApiProblem(
+        503,
+        "model_not_ready",
+        f"The model {quote(name)} has no ready replica at the moment. Try again shortly; "
+        "kubectl get modeldeployments says what it waits for.",
+        SERVER_ERROR,
+        param="model",
+        headers=(("retry-after", "10"),),
+    )

@@ -1,0 +1,201 @@
+"""What is known of the cluster, and the files made of it: Envoy's and the policy's.
+
+Fed by the watch (or by a test) with documents and EndpointSlices; publish() writes whatever differs from what is on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from stoker.gateway import envoy
+from stoker.gateway.config import ConfigRejected, Model, Routes, parse_keys, parse_routes
+from stoker.gateway.settings import Settings
+from stoker.gateway.state import KEYS_FILE, READY_FILE, ROUTES_FILE, write_file
+
+logger = logging.getLogger(__name__)
+
+Object = dict[str, Any]
+Service = tuple[str, str]
+"""Namespace and name."""
+
+SERVICE_LABEL = "kubernetes.io/service-name"
+PORT_NAME = "http"
+"""Name of the engine's port in its Service; a Service with one port only may call it as it likes."""
+
+
+class Publisher:
+    """The gateway's view of the cluster, and the writer of all its files."""
+
+    def __init__(self, settings: Settings, on_change: Callable[[], None] = lambda: None) -> None:
+        self._settings = settings
+        self._on_change = on_change
+        self._routes: Routes | None = None
+        self._routes_text = b""
+        self._keys: dict[str, list[Object]] = {}
+        self._slices: dict[str, dict[str, Object]] = {}
+        """By namespace; a namespace that is not there has not been listed yet."""
+        self.published_at = 0.0
+        """When files were last brought up to date; 0 before the first time."""
+        self._clusters: set[str] = set()
+        self._written: dict[Path, bytes] = {}
+
+    @property
+    def routes(self) -> Routes | None:
+        """The routes in force."""
+        return self._routes
+
+    def set_routes(self, text: bytes) -> None:
+        """Take over a routes document; one that makes no sense is refused, and the old one stays."""
+        try:
+            self._routes = parse_routes(text)
+        except ConfigRejected as error:
+            logger.warning("routes are not taken over: %s", error)
+            return
+        self._routes_text = text
+
+    def set_keys(self, secret: str, text: bytes) -> None:
+        """Take over the keys of one Secret; see set_routes."""
+        try:
+            parse_keys(text)
+        except ConfigRejected as error:
+            logger.warning("keys of %s are not taken over: %s", secret, error)
+            return
+        self._keys[secret] = json.loads(text).get("keys") or []
+
+    def set_slices(self, namespace: str, slices: Iterable[Object]) -> None:
+        """All EndpointSlices of a namespace."""
+        self._slices[namespace] = {item["metadata"]["name"]: item for item in slices}
+
+    def put_slice(self, namespace: str, item: Object) -> None:
+        """An EndpointSlice is new or has changed."""
+        self._slices.get(namespace, {})[item["metadata"]["name"]] = item
+
+    def drop_slice(self, namespace: str, item: Object) -> None:
+        """An EndpointSlice is gone."""
+        self._slices.get(namespace, {}).pop(item["metadata"]["name"], None)
+
+    def forget_namespace(self, namespace: str) -> None:
+        """No model of this gateway is there any more."""
+        self._slices.pop(namespace, None)
+
+    def missing_keys(self) -> list[str]:
+        """Key Secrets that routes name and that were not seen yet. Before the first publishing all must be: with fewer keys than
+        there are, a restart would lock people out."""
+        return [name for name in self._routes.key_secrets if name not in self._keys] if self._routes else ["routes"]
+
+    def unlisted_namespaces(self) -> list[str]:
+        """Namespaces with models whose endpoints were not listed yet."""
+        models = self._routes.models if self._routes else ()
+        return sorted({model.namespace for model in models if model.namespace not in self._slices})
+
+    def publish(self) -> bool:
+        """Write what differs; whether anything did. Nothing happens before there are routes.
+
+        In this order, so that nobody is sent where nothing is yet: endpoints (Envoy ends when a cluster's file is missing),
+        clusters, routes, and last what the policy reads.
+        """
+        if self._routes is None:
+            return False
+        models = self._routes.models
+        clusters = {model.cluster for model in models}
+        addresses = self._addresses(models)
+        xds = self._settings.xds
+        changed = False
+        for cluster in sorted(clusters):
+            path = envoy.endpoints_file(self._settings, cluster)
+            if cluster in addresses or not path.exists():
+                changed |= self._write(path, envoy.build_endpoints(cluster, addresses.get(cluster, ())))
+        changed |= self._write(xds / "rds.json", envoy.build_routes(self._routes.max_request_bytes))
+        changed |= self._write(xds / "lds.json", envoy.build_listeners(self._settings))
+        changed |= self._write(self._settings.bootstrap, envoy.build_bootstrap(self._settings))
+        grown = self._clusters | clusters
+        changed |= self._write(xds / "cds.json", envoy.build_clusters(self._settings, grown))
+        changed |= self._write_state(self._routes, addresses)
+        if changed:
+            self._on_change()
+        self.published_at = time.time()
+        # Now nobody is sent to the clusters that are gone; requests that run there finish.
+        if grown != clusters:
+            self._write(xds / "cds.json", envoy.build_clusters(self._settings, clusters))
+        self._clusters = clusters
+        self._remove_stale(clusters)
+        return changed
+
+    def _addresses(self, models: Iterable[Model]) -> dict[str, set[tuple[str, int]]]:
+        """Ready replicas by cluster, without clusters of namespaces that were not listed yet: what is on disk stays for those."""
+        by_service: dict[Service, list[Object]] = {}
+        for namespace, slices in self._slices.items():
+            for item in slices.values():
+                service = (item["metadata"].get("labels") or {}).get(SERVICE_LABEL, "")
+                by_service.setdefault((namespace, service), []).append(item)
+        return {
+            model.cluster: ready_addresses(by_service.get((model.namespace, model.service), []))
+            for model in models
+            if model.namespace in self._slices
+        }
+
+    def _write_state(self, routes: Routes, addresses: dict[str, set[tuple[str, int]]]) -> bool:
+        state = self._settings.state
+        unlisted = {model.cluster for model in routes.models if model.cluster not in addresses}
+        ready = {cluster for cluster, known in addresses.items() if known} | (unlisted & self._ready_before())
+        keys = [key for secret in routes.key_secrets for key in self._keys.get(secret, [])]
+        return any(
+            [
+                write_file(state / ROUTES_FILE, self._routes_text),
+                self._write(state / KEYS_FILE, {"keys": keys}),
+                self._write(state / READY_FILE, {"ready": sorted(ready)}),
+            ]
+        )
+
+    def _ready_before(self) -> set[str]:
+        try:
+            return set(json.loads((self._settings.state / READY_FILE).read_bytes())["ready"])
+        except (OSError, ValueError, KeyError):
+            return set()
+
+    def _write(self, path: Path, document: object) -> bool:
+        content = json.dumps(document, separators=(",", ":")).encode()
+        if self._written.get(path) == content:
+            return False
+        self._written[path] = content
+        return write_file(path, content)
+
+    def _remove_stale(self, clusters: set[str]) -> None:
+        """Files of endpoints that no cluster names any more."""
+        wanted = {envoy.endpoints_file(self._settings, cluster).name for cluster in clusters}
+        for path in (self._settings.xds / "eds").glob("*.json"):
+            if path.name not in wanted:
+                path.unlink(missing_ok=True)
+                self._written.pop(path, None)
+
+
+def ready_addresses(slices: Iterable[Object]) -> set[tuple[str, int]]:
+    """Addresses that take new requests. IPv6 only where there is no IPv4: a pod with both has two slices, and is one replica."""
+    found: dict[str, set[tuple[str, int]]] = {"IPv4": set(), "IPv6": set()}
+    for item in slices:
+        port = engine_port(item.get("ports") or [])
+        kind = item.get("addressType", "IPv4")
+        if port is None or kind not in found:
+            continue
+        for endpoint in item.get("endpoints") or []:
+            if takes_requests(endpoint.get("conditions") or {}):
+                found[kind].update((address, port) for address in (endpoint.get("addresses") or [])[:1])
+    return found["IPv4"] or found["IPv6"]
+
+
+def takes_requests(conditions: Object) -> bool:
+    """Ready, and not on its way out: a terminating pod finishes what it has, and gets nothing new."""
+    return conditions.get("ready") is not False and not conditions.get("terminating")
+
+
+def engine_port(ports: list[Object]) -> int | None:
+    """The engine's port among those of the Service."""
+    named: Iterator[Object] = (port for port in ports if port.get("name") == PORT_NAME)
+    port = next(named, ports[0] if len(ports) == 1 else None)
+    number = port.get("port") if port else None
+    return number if isinstance(number, int) else None

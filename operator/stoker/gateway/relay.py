@@ -1,0 +1,132 @@
+"""The relay process: says what the gateway itself has to say, and keeps the gateway's files true to the cluster.
+
+Envoy sends here what the policy has allowed but no engine shall answer: the list of models, and refusals with a 5xx, of which
+ext_authz would lose the body. What to say comes in x-gw-answer, which no client can set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+import time
+
+import uvloop
+
+from stoker.gateway import openai_errors as errors
+from stoker.gateway.config import Model, Table
+from stoker.gateway.openai_errors import ApiProblem
+from stoker.gateway.processes import prepare_process, until_told
+from stoker.gateway.publish import Publisher
+from stoker.gateway.settings import Settings
+from stoker.gateway.state import StateReader
+from stoker.gateway.watch import follow_cluster
+from stoker.gateway.web import TEXT, WebRequest, WebResponse, protocol_factory
+
+logger = logging.getLogger(__name__)
+
+PROBLEMS = {"model_stopped": errors.model_stopped, "model_not_ready": errors.model_not_ready}
+
+
+class Answers:
+    """Words the answers, from the same files the policy decides by."""
+
+    def __init__(self, reader: StateReader, publisher: Publisher) -> None:
+        self._reader = reader
+        self._publisher = publisher
+
+    async def handle(self, request: WebRequest) -> WebResponse:
+        """One request, decided by the policy already."""
+        answer = request.headers.get("x-gw-answer", "")
+        name = request.headers.get("x-gw-requested", "")
+        table = self._reader.table
+        if answer == "metrics":
+            return WebResponse(200, self._metrics(), TEXT)
+        if answer in PROBLEMS:
+            return problem(PROBLEMS[answer](name))
+        if answer == "models" and table is not None:
+            return as_json({"object": "list", "data": listed(table, request.headers.get("x-gw-key", ""))})
+        if answer == "model" and table is not None:
+            model = table.by_name.get(name)
+            return problem(errors.model_not_found(name)) if model is None else as_json(describe(name, model))
+        # Nothing the policy says ends here; a request that slipped past it would, and gets nothing.
+        return problem(ApiProblem(404, "unknown_url", "The gateway has no route for this request."))
+
+    def _metrics(self) -> bytes:
+        published = self._publisher.published_at
+        lines = [
+            "# HELP stoker_gateway_published_timestamp_seconds When Envoy's files were last brought up to date; 0 before.",
+            "# TYPE stoker_gateway_published_timestamp_seconds gauge",
+            f"stoker_gateway_published_timestamp_seconds {published:.3f}",
+            "# HELP stoker_gateway_relay_cpu_seconds_total CPU of the relay process.",
+            "# TYPE stoker_gateway_relay_cpu_seconds_total counter",
+            f"stoker_gateway_relay_cpu_seconds_total {time.process_time():.3f}",
+        ]
+        return "\n".join(lines).encode() + b"\n"
+
+
+def listed(table: Table, key_name: str) -> list[dict[str, object]]:
+    """What a key may use. Of a rotated key both hashes may be good, and both say the same."""
+    keys = table.keys_by_name.get(key_name, ())
+    return [describe(name, model) for name, model in table.visible(keys[0])] if keys else []
+
+
+def describe(name: str, model: Model) -> dict[str, object]:
+    """OpenAI's model object."""
+    return {"id": name, "object": "model", "created": model.created, "owned_by": "stoker"}
+
+
+def as_json(document: object) -> WebResponse:
+    """A good answer."""
+    return WebResponse(200, json.dumps(document, separators=(",", ":")).encode())
+
+
+def problem(what: ApiProblem) -> WebResponse:
+    """A refusal."""
+    return WebResponse(what.status, what.body, headers=what.headers)
+
+
+async def serve(settings: Settings, answer_socket: socket.socket, changes: int) -> None:
+    """Answer, and follow the cluster, until told to stop."""
+    reader = StateReader(settings.state)
+    reader.load()
+
+    def on_change() -> None:
+        reader.load()
+        # A full pipe holds changes that the policy has not seen yet; it will look once, at all of them.
+        with contextlib.suppress(BlockingIOError):
+            os.write(changes, b"c")
+
+    publisher = Publisher(settings, on_change)
+    answers = Answers(reader, publisher)
+    server = await asyncio.get_running_loop().create_unix_server(
+        protocol_factory(answers.handle), sock=answer_socket, backlog=4096
+    )
+    async with server:
+        following = asyncio.create_task(follow_cluster(settings, publisher))
+        told = asyncio.create_task(until_told())
+        await asyncio.wait((following, told), return_when=asyncio.FIRST_COMPLETED)
+        if following.done():
+            # A bug: the process ends with it, and the supervisor starts the next one.
+            following.result()
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
+def main() -> int:
+    """Entry of the process; see policy.main."""
+    parser = argparse.ArgumentParser()
+    for name in ("answer", "changes"):
+        parser.add_argument(f"--{name}", type=int, required=True, help=f"file descriptor: {name}")
+    arguments = parser.parse_args()
+    prepare_process("relay")
+    uvloop.run(serve(Settings.from_environment(), socket.socket(fileno=arguments.answer), arguments.changes))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

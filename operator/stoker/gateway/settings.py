@@ -1,0 +1,76 @@
+"""Where a gateway pod keeps its files and listens: one place for the three processes and for Envoy's configuration."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_FOLDER = Path("/run/stoker")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Taken from the environment of the pod; all processes of a pod see the same."""
+
+    namespace: str
+    """Namespace of the ApiGateway."""
+    name: str
+    """Name of the ApiGateway."""
+    folder: Path = DEFAULT_FOLDER
+    """The emptyDir that Envoy's container mounts, too."""
+    listen_address: str = "0.0.0.0"  # noqa: S104
+    listen_port: int = 8080
+    """Where Envoy takes requests."""
+    http_port: int = 9090
+    """Where probes, metrics and drain are served."""
+    envoy_heap_bytes: int = 1 << 30
+    """What Envoy may allocate before it refuses new requests."""
+    drain_seconds: float = 540.0
+    """How long /drain waits for running requests; the pod's grace period is longer."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """Only name and namespace have no default; KeyError names the one that is missing."""
+        get = environment.get
+        return cls(
+            namespace=environment["STOKER_GATEWAY_NAMESPACE"],
+            name=environment["STOKER_GATEWAY_NAME"],
+            folder=Path(get("STOKER_GATEWAY_FOLDER", str(DEFAULT_FOLDER))),
+            listen_address=get("STOKER_GATEWAY_ADDRESS", cls.listen_address),
+            listen_port=int(get("STOKER_GATEWAY_PORT", cls.listen_port)),
+            http_port=int(get("STOKER_GATEWAY_HTTP_PORT", cls.http_port)),
+            envoy_heap_bytes=int(get("STOKER_ENVOY_HEAP_BYTES", cls.envoy_heap_bytes)),
+            drain_seconds=float(get("STOKER_DRAIN_SECONDS", cls.drain_seconds)),
+        )
+
+    @property
+    def bootstrap(self) -> Path:
+        """What Envoy is started with (-c)."""
+        return self.folder / "bootstrap.json"
+
+    @property
+    def xds(self) -> Path:
+        """Listener, routes and clusters; endpoints in the folder eds below it."""
+        return self.folder / "xds"
+
+    @property
+    def state(self) -> Path:
+        """The last configuration, so that a restarted process serves on while the API server is away."""
+        return self.folder / "state"
+
+    @property
+    def policy_socket(self) -> Path:
+        """Where Envoy asks."""
+        return self.folder / "policy.sock"
+
+    @property
+    def answer_socket(self) -> Path:
+        """Where Envoy sends what the gateway itself answers."""
+        return self.folder / "answer.sock"
+
+    @property
+    def admin_socket(self) -> Path:
+        """Envoy's admin interface: a file, so that nothing outside the pod can reach it."""
+        return self.folder / "admin.sock"
