@@ -118,7 +118,8 @@ def _unscheduled(workload: Workload, pod: ObservedPod, leaving: list[ObservedPod
         return Cause(f"{workload.subject}Starting", f"Pod {pod.name} is being scheduled")
     if "persistentvolumeclaim" in words and "not found" in words:
         return Cause(
-            "ClaimNotFound", f"A claim that pod {pod.name} mounts does not exist: create it. The scheduler says: {words}"
+            "ClaimNotFound",
+            f"A claim that pod {pod.name} mounts does not exist: create it. The scheduler says: {words}",
         )
     if leaving and "Insufficient" in words:
         return _waiting_for_drain(workload, leaving)
@@ -187,7 +188,7 @@ def _fetching(workload: Workload, pod: ObservedPod, container: ObservedContainer
 
 
 def _main_container(workload: Workload, pod: ObservedPod, container: ObservedContainer | None) -> Cause:
-    if container is not None and _has_crashed(container) and not container.started:
+    if container is not None and _has_crashed(container):
         return _crashed(workload, container)
     if container is None or container.state != "running":
         return Cause(f"{workload.subject}Starting", f"Pod {pod.name} is being started")

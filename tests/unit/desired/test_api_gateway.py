@@ -201,6 +201,16 @@ def test_envoy_refuses_requests_before_it_meets_its_memory_limit(resolved, setti
         build_children(resolved(resources={"limits": {"memory": "much"}}), settings)
 
 
+@pytest.mark.parametrize(
+    ("limits", "workers"), [(None, "2"), ({"cpu": "500m"}, "1"), ({"cpu": "3500m"}, "4"), ({"memory": "1Gi"}, "2")]
+)
+def test_envoy_has_as_many_workers_as_cores_to_use(resolved, settings, limits, workers) -> None:
+    spec = {"resources": {"limits": limits}} if limits else {}
+    deployment = by_kind(build_children(resolved(**spec), settings))["Deployment"]
+    args = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert args[args.index("--concurrency") + 1] == workers
+
+
 def test_resources_of_envoy_have_a_default(resolved, settings) -> None:
     def envoy(**spec):
         return by_kind(build_children(resolved(**spec), settings))["Deployment"]["spec"]["template"]["spec"][
