@@ -29,9 +29,9 @@ def main() -> None:
     parser.add_argument("--load", metavar="CLUSTER", help="build, then load into this kind cluster")
     parser.add_argument("--push", metavar="REGISTRY", help="build, then publish Stoker's own image there")
     arguments = parser.parse_args()
+    if unknown := set(arguments.images) - {image.key for image in images}:
+        parser.error(f"no such image: {', '.join(sorted(unknown))}")
     try:
-        if unknown := set(arguments.images) - {image.key for image in images}:
-            raise KindlessError(f"no such image: {', '.join(sorted(unknown))}")
         world = choose_world(arguments.world)
         if arguments.push:
             wanted = with_bases([image for image in images if image.key == "stoker"], images)

@@ -90,7 +90,10 @@ def prepare_python_rootfs(context: Path) -> None:
 
 
 def prepare_busybox(context: Path) -> None:
-    """The static busybox with a link for each applet, as in the real image."""
+    """The static busybox with a link for each applet, as in the real image.
+
+    One thing differs: `wget -T` crashes in Debian's build; `timeout 2 wget` does not.
+    """
     rootfs = context / "rootfs"
     package = context / "package"
     package.mkdir()

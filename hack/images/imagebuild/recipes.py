@@ -100,7 +100,9 @@ def all_images() -> list[Image]:
 
 
 def stoker_version() -> str:
-    found = re.search(r'^__version__ = "(.+)"', (ROOT / "operator" / "stoker" / "__init__.py").read_text(), re.M)
+    found = re.search(
+        r'^__version__ = "(.+)"', (ROOT / "operator" / "stoker" / "__init__.py").read_text(), re.MULTILINE
+    )
     if not found:
         raise KindlessError("operator/stoker/__init__.py has no __version__")
     return found[1]

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from kindless.cluster import read_cluster
 from kindless.errors import KindlessError
 from kindless.images import import_archive, imported_images, own_storage
-from kindless.cluster import read_cluster
 from kindless.paths import cache_dir
 from kindless.progress import run_with_progress
 
 from .inputs import require_packages
 
+UNNAMED_IMAGES_KEPT = 100
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 # Of the machine's pip settings, those that say where packages come from; the others name the machine's own paths.
 PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout")
@@ -46,7 +47,7 @@ class DockerWorld:
         return {name if has_registry(name) else f"docker.io/{name}": image for name, image in found.items()}
 
     def build(self, name: str, dockerfile: Path, context: Path, keep_layers: bool) -> None:
-        command = ["docker", "buildx", "build", "--load", "--tag", name, "--file", dockerfile, context]
+        command = ["docker", "buildx", "build", "--load", "--tag", name, "--file", str(dockerfile), str(context)]
         run_with_progress(command, f"docker build {name}")
 
     def load(self, cluster: str, images: dict[str, str]) -> list[str]:
@@ -80,8 +81,15 @@ class BuildahWorld:
             options += ["--volume", f"{pip_config}:/etc/pip.conf:ro", f"--layers={str(keep_layers).lower()}"]
             if CERTIFICATES.exists():  # where a proxy with an authority of its own stands before the package index
                 options += ["--volume", f"{CERTIFICATES}:{CERTIFICATES}:ro"]
-            command = [*self.buildah, "bud", *options, "--file", dockerfile, context]
+            command = [*self.buildah, "bud", *options, "--file", str(dockerfile), str(context)]
             run_with_progress(command, f"buildah bud {name}")
+        self.prune()
+
+    def prune(self) -> None:
+        """Replaced images and the layers of earlier builds: worth keeping for the next build, but not for ever."""
+        unnamed = output([*self.buildah, "images", "--filter", "dangling=true", "--quiet"]).split()
+        if len(unnamed) > UNNAMED_IMAGES_KEPT:
+            run_with_progress([*self.buildah, "rmi", "--prune", "--force"], "buildah rmi --prune")
 
     def load(self, cluster: str, images: dict[str, str]) -> list[str]:
         """Export each image once into the cache, and import what this cluster does not have in this version."""

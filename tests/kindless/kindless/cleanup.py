@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from .cgroups import remove_cgroups
-from .cluster import Cluster, clusters_dir, list_clusters
+from .cluster import Cluster, allocation_lock, clusters_dir, list_clusters
 from .errors import KindlessError
 from .process import Process
 from .progress import say
@@ -36,8 +36,7 @@ def destroy(cluster: Cluster) -> None:
         for left in remove_cgroups(cluster.cgroup):
             say(f"cgroup {left} is still in use")
     remove_directory(cluster)
-    if not any(not other.control_plane_only for other in list_clusters()):
-        remove_mount_points()
+    remove_mount_points()
 
 
 def supervised(cluster: Cluster) -> list[Process]:
@@ -54,7 +53,7 @@ def remove_directory(cluster: Cluster) -> None:
     Mounts of an ended namespace are taken down in the background, so the folder may be busy for a moment.
     """
     deadline = time.monotonic() + 10
-    while True:
+    while cluster.directory.exists():
         for path in cluster.directory.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
@@ -65,22 +64,25 @@ def remove_directory(cluster: Cluster) -> None:
         if time.monotonic() > deadline:
             raise KindlessError(f"cannot remove {cluster.directory}; see `mount`, then delete the cluster again")
         time.sleep(0.05)
-    shutil.rmtree(cluster.directory)
+    shutil.rmtree(cluster.directory, ignore_errors=True)
 
 
 def make_mount_points() -> None:
     """Note first, make then: what we made is ours to remove with the last cluster."""
-    notes = clusters_dir() / "mountpoints.json"
-    made = set(json.loads(notes.read_text())) if notes.exists() else set()
-    made |= {str(path) for path in MOUNT_POINTS if not path.exists()}
-    notes.write_text(json.dumps(sorted(made)))
-    for path in MOUNT_POINTS:
-        path.mkdir(parents=True, exist_ok=True)
+    with allocation_lock():
+        notes = clusters_dir() / "mountpoints.json"
+        made = set(json.loads(notes.read_text())) if notes.exists() else set()
+        made |= {str(path) for path in MOUNT_POINTS if not path.exists()}
+        notes.write_text(json.dumps(sorted(made)))
+        for path in MOUNT_POINTS:
+            path.mkdir(parents=True, exist_ok=True)
 
 
 def remove_mount_points() -> None:
-    notes = clusters_dir() / "mountpoints.json"
-    if notes.exists():
+    with allocation_lock():
+        notes = clusters_dir() / "mountpoints.json"
+        if any(not cluster.control_plane_only for cluster in list_clusters()) or not notes.exists():
+            return
         for path in json.loads(notes.read_text()):
             with contextlib.suppress(OSError):  # somebody else uses it by now
                 os.rmdir(path)
@@ -88,8 +90,8 @@ def remove_mount_points() -> None:
 
 
 def sweep() -> None:
-    """Remove what a killed `create` has left behind."""
+    """Remove what a killed `create` or a restart of the machine has left behind."""
     for cluster in list_clusters():
-        if cluster.abandoned:
-            say(f'Removing cluster "{cluster.name}": its creation was interrupted')
+        if cluster.dead:
+            say(f'Removing what is left of cluster "{cluster.name}"')
             destroy(cluster)

@@ -136,6 +136,11 @@ class Cluster:
         return self.phase == "Creating" and not (self.creator and self.creator.alive)
 
     @property
+    def dead(self) -> bool:
+        """Of no more use: its creation was interrupted, or its processes are gone, say by a restart of the machine."""
+        return self.abandoned or (self.phase == "Ready" and not self.running)
+
+    @property
     def running(self) -> bool:
         return self.supervisor is not None and self.supervisor.alive
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from .images import import_archive, load_local_image
 from .node import run_control_plane, run_node
 from .preflight import find_problems
 from .progress import say
-from .tools import KUBERNETES, kubebox_dir
+from .tools import KUBERNETES
 
 INSIDE = {"_node": run_node, "_control-plane": run_control_plane}
 
@@ -25,6 +26,7 @@ def main() -> None:
     if len(sys.argv) == 3 and sys.argv[1] in INSIDE:
         INSIDE[sys.argv[1]](sys.argv[2])
     arguments = build_parser().parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidy up, as after Ctrl-C
     try:
         arguments.run(arguments)
     except KindlessError as error:
@@ -150,9 +152,7 @@ def delete(name: str, path: Path) -> None:
     cluster = find_cluster(name)
     if cluster:
         destroy(cluster)
-    if path.exists() and f"kind-{name}" in path.read_text():
-        kubebox = cluster.kubebox if cluster and cluster.kubebox.exists() else kubebox_dir() / "kubebox"
-        kubeconfig.remove_entries(name, path, kubebox)
+    kubeconfig.remove_entries(name, path)
 
 
 def delete_clusters(arguments: argparse.Namespace) -> None:
@@ -164,7 +164,7 @@ def delete_clusters(arguments: argparse.Namespace) -> None:
 
 
 def get_clusters(_: argparse.Namespace) -> None:
-    clusters = list_clusters()
+    clusters = [cluster for cluster in list_clusters() if not cluster.dead]
     if not clusters:
         say("No kind clusters found.")
     for cluster in clusters:

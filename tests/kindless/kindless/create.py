@@ -86,11 +86,8 @@ def reserve(wish: Wish, tools: Path) -> Cluster:
     """Choose name, number and port, and note them before anything exists that would have to be removed."""
     with allocation_lock():
         existing = find_cluster(wish.name)
-        if existing and (existing.running or existing.phase == "Creating"):
+        if existing:  # sweep() has taken the dead ones away
             raise KindlessError(f'node(s) already exist for a cluster with the name "{wish.name}"')
-        if existing:  # the machine was started anew, or somebody ended its processes
-            say(f'Removing what is left of cluster "{wish.name}": it is not running')
-            destroy(existing)
         cluster = Cluster(
             name=wish.name,
             control_plane_only=wish.control_plane_only,
@@ -107,11 +104,6 @@ def reserve(wish: Wish, tools: Path) -> Cluster:
                 raise KindlessError("250 clusters exist on this machine already: delete some")
             cluster.number = free[0]
         cluster.save()
-        if not cluster.control_plane_only:
-            make_mount_points()
-            run("ip", "link", "add", cluster.link, "type", "veth", "peer", "name", f"{cluster.link}n")
-            cluster.has_link = True
-            cluster.save()
     cluster.logs.mkdir()
     return cluster
 
@@ -141,6 +133,10 @@ def bring_up_control_plane(cluster: Cluster, step: Callable[[str], None]) -> Non
 
 
 def bring_up_node(cluster: Cluster, step: Callable[[str], None]) -> None:
+    make_mount_points()
+    run("ip", "link", "add", cluster.link, "type", "veth", "peer", "name", f"{cluster.link}n")
+    cluster.has_link = True
+    cluster.save()
     write_pki(cluster)
     (cluster.directory / "volumes").mkdir()
     make_cgroups(cluster.cgroup)

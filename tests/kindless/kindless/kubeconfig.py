@@ -8,6 +8,7 @@ from typing import Any
 
 from .cluster import Cluster
 from .errors import KindlessError
+from .tools import kubebox_dir
 
 LISTS = ("clusters", "contexts", "users")
 
@@ -19,16 +20,16 @@ def default_path() -> Path:
 
 def add_entries(cluster: Cluster, path: Path) -> None:
     ours = json.loads(cluster.admin_kubeconfig.read_text())
-    config = without(cluster.name, read_config(path, cluster.kubebox))
+    config = without(cluster.name, read_config(path))
     for key in LISTS:
         config[key] += ours[key]
     config["current-context"] = ours["current-context"]
     write_config(config, path)
 
 
-def remove_entries(name: str, path: Path, kubebox: Path) -> None:
+def remove_entries(name: str, path: Path) -> None:
     if path.exists() and f"kind-{name}" in path.read_text():
-        write_config(without(name, read_config(path, kubebox)), path)
+        write_config(without(name, read_config(path)), path)
 
 
 def without(name: str, config: dict[str, Any]) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def without(name: str, config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_config(path: Path, kubebox: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     """An empty file is a valid start: pytest-kind makes one and passes its name."""
     text = path.read_text() if path.exists() else ""
     if not text.strip():
@@ -52,7 +53,17 @@ def read_config(path: Path, kubebox: Path) -> dict[str, Any]:
     try:
         config = json.loads(text)
     except ValueError:
-        command = [str(kubebox), "kubectl", "config", "view", "--raw", "-o", "json", "--kubeconfig", str(path)]
+        command = [
+            str(kubebox_dir() / "kubebox"),
+            "kubectl",
+            "config",
+            "view",
+            "--raw",
+            "-o",
+            "json",
+            "--kubeconfig",
+            str(path),
+        ]
         shown = subprocess.run(command, capture_output=True, text=True, check=False)
         if shown.returncode:
             raise KindlessError(f"{path} is not a kubeconfig: {shown.stderr.strip()}") from None

@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
 	"sort"
 
@@ -36,6 +37,7 @@ var components = map[string]func(){
 	"kubelet":                 command(func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) }),
 	"etcd":                    func() { etcdmain.Main(os.Args) },
 	"kubectl": func() {
+		setHome()
 		if err := cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()); err != nil {
 			kubectlutil.CheckErr(err)
 		}
@@ -44,6 +46,16 @@ var components = map[string]func(){
 
 func command(build func() *cobra.Command) func() {
 	return func() { os.Exit(cli.Run(build())) }
+}
+
+// setHome keeps kubectl from writing its cache into the working directory where a caller passes no environment.
+func setHome() {
+	if os.Getenv("HOME") != "" {
+		return
+	}
+	if me, err := user.Current(); err == nil && me.HomeDir != "" {
+		_ = os.Setenv("HOME", me.HomeDir)
+	}
 }
 
 func main() {
