@@ -57,9 +57,10 @@ class ParsedSource:
 class ChosenValues(StatusModel):
     """What was decided for a ModelDeployment; kept in an annotation so that an operator upgrade restarts no engine."""
 
-    model_generation: int
-    engine_uid: str
-    engine_generation: int
+    model: str
+    """Digest of what the ModelDeployment asked for, without what changes no pod (replicas, gateways)."""
+    engine: str
+    """Digest of the InferenceEngine's uid and spec."""
     refresh: str = ""
     engine_image: str
     stoker_image: str

@@ -49,13 +49,19 @@ def _observe_container(seen: Object, *, init: bool) -> ObservedContainer:
         restarts=int(seen.get("restartCount", 0)),
         state=state_name,
         reason=state.get("reason", ""),
-        message=state.get("message", "")[:_MESSAGE_LENGTH],
+        message=_message(state_name, state),
         exit_code=state.get("exitCode"),
         last_reason=last.get("reason", ""),
         last_exit_code=last.get("exitCode"),
-        last_message=last.get("message", "")[:_MESSAGE_LENGTH],
+        last_message=_message("terminated", last),
         image=seen.get("image", ""),
     )
+
+
+def _message(state_name: ContainerState, state: Object) -> str:
+    """Of a process that ended the last words, for there the cause stands; of all else the first."""
+    words: str = state.get("message", "")
+    return words[-_MESSAGE_LENGTH:] if state_name == "terminated" else words[:_MESSAGE_LENGTH]
 
 
 def _state(state: Object) -> tuple[ContainerState, Object]:

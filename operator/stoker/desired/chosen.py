@@ -7,9 +7,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from stoker.api.base import ApiModel
 from stoker.api.inference_engine import InferenceEngine
 from stoker.api.model_deployment import ModelDeployment
-from stoker.api.names import REFRESH_ANNOTATION, RESOLVED_ANNOTATION
+from stoker.api.names import REFRESH_ANNOTATION, RESOLVED_ANNOTATION, short_digest
 from stoker.api.resolved import ChosenValues, OperatorSettings, ParsedSource
 from stoker.desired.objects import compact_json
 from stoker.engines import ENGINES
@@ -43,7 +44,7 @@ def choose(
     settings: OperatorSettings,
     previous: ChosenValues | None,
 ) -> ChosenValues:
-    """Keep what was chosen until somebody changes the ModelDeployment or its engine, or asks by annotation."""
+    """Keep what was chosen until somebody changes what the pods depend on, or asks by annotation."""
     fresh = _choose_anew(deployment, engine, source, settings)
     if previous is not None and _cause(previous) == _cause(fresh):
         return previous
@@ -76,9 +77,8 @@ def _choose_anew(
     deployment: ModelDeployment, engine: InferenceEngine, source: ParsedSource, settings: OperatorSettings
 ) -> ChosenValues:
     return ChosenValues(
-        model_generation=deployment.metadata.generation,
-        engine_uid=engine.metadata.uid,
-        engine_generation=engine.metadata.generation,
+        model=_digest(deployment.spec, exclude={"replicas", "gateways"}),
+        engine=_digest(engine.spec, engine.metadata.uid),
         refresh=deployment.metadata.annotations.get(REFRESH_ANNOTATION, ""),
         engine_image=engine_image(engine),
         stoker_image=settings.stoker_image,
@@ -99,5 +99,10 @@ def engine_image(engine: InferenceEngine) -> str:
     return image
 
 
-def _cause(chosen: ChosenValues) -> tuple[int, str, int, str]:
-    return chosen.model_generation, chosen.engine_uid, chosen.engine_generation, chosen.refresh
+def _cause(chosen: ChosenValues) -> tuple[str, str, str]:
+    return chosen.model, chosen.engine, chosen.refresh
+
+
+def _digest(spec: ApiModel, *others: str, exclude: set[str] | None = None) -> str:
+    """Not the generation, which scaling moves, too; and without defaults, which a newer CRD adds to old objects."""
+    return short_digest(compact_json([spec.model_dump(mode="json", exclude_defaults=True, exclude=exclude), *others]))

@@ -42,24 +42,29 @@ def test_nothing_is_told_when_nothing_would_change(make_model, make_engine, sett
 
 
 @pytest.mark.parametrize(
-    ("model_metadata", "engine_metadata"),
+    ("model_change", "engine_change"),
     [
-        ({"generation": 2}, {}),
-        ({}, {"generation": 2}),
-        ({}, {"uid": "made-anew"}),
-        ({"annotations": {REFRESH_ANNOTATION: "now"}}, {}),
+        ({"contextLength": 2048}, {}),
+        ({}, {"args": ["--threads", "1"]}),
+        ({}, {"metadata": {"uid": "made-anew"}}),
+        ({"metadata": {"annotations": {REFRESH_ANNOTATION: "now"}}}, {}),
     ],
 )
 def test_a_change_of_model_or_engine_or_a_request_chooses_anew(
-    make_model, make_engine, settings, model_metadata, engine_metadata
+    make_model, make_engine, settings, model_change, engine_change
 ) -> None:
     first = chosen_for(make_model(), make_engine(), settings)
     upgraded = replace(settings, stoker_image="stoker:2")
-    again = chosen_for(make_model(metadata=model_metadata), make_engine(metadata=engine_metadata), upgraded, first)
+    again = chosen_for(make_model(**model_change), make_engine(**engine_change), upgraded, first)
     assert again.stoker_image == "stoker:2"
-    assert (
-        chosen_for(make_model(metadata=model_metadata), make_engine(metadata=engine_metadata), settings, again) is again
-    )
+    assert chosen_for(make_model(**model_change), make_engine(**engine_change), settings, again) is again
+
+
+@pytest.mark.parametrize("change", [{"replicas": 3}, {"gateways": {"from": "All"}}, {"metadata": {"generation": 9}}])
+def test_scaling_after_an_operator_upgrade_restarts_no_engine(make_model, make_engine, settings, change) -> None:
+    first = chosen_for(make_model(), make_engine(), settings)
+    upgraded = replace(settings, stoker_image="stoker:2")
+    assert chosen_for(make_model(**change), make_engine(), upgraded, first) is first
 
 
 def test_the_engines_own_image_and_deadline_win(make_model, make_engine, settings) -> None:

@@ -47,7 +47,7 @@ def resolve(metadata) -> Callable[..., ResolvedModelDeployment]:
             {"metadata": metadata("llama"), "spec": {"type": "LlamaCpp", "accelerator": {"vendor": vendor}}}
         )
         chosen = ChosenValues(
-            model_generation=3, engine_uid="u", engine_generation=3, engine_image="engine:1", stoker_image="stoker:1",
+            model="m", engine="e", engine_image="engine:1", stoker_image="stoker:1",
             startup_deadline_seconds=600,
         )  # fmt: skip
         source = ParsedSource(scheme="https", uri="https://host/m.gguf", files=("m.gguf",), digest="d" * 16)
