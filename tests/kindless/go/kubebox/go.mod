@@ -289,6 +289,8 @@ replace (
 	k8s.io/sample-controller => k8s.io/sample-controller v0.34.4
 )
 
+replace sigs.k8s.io/kwok => ../kwok
+
 replace cloud.google.com/go/compute/metadata => cloud.google.com/go/compute/metadata v0.6.0
 
 replace github.com/GoogleCloudPlatform/opentelemetry-operations-go/detectors/gcp => github.com/GoogleCloudPlatform/opentelemetry-operations-go/detectors/gcp v1.26.0
@@ -406,5 +408,3 @@ replace google.golang.org/genproto/googleapis/rpc => google.golang.org/genproto/
 replace google.golang.org/grpc => google.golang.org/grpc v1.72.1
 
 replace google.golang.org/protobuf => google.golang.org/protobuf v1.36.5
-
-replace sigs.k8s.io/kwok => ../kwok
