@@ -23,7 +23,7 @@ def build_workload(resolved: ResolvedApiGateway, settings: OperatorSettings) -> 
     gateway = resolved.gateway
     children = [
         child(gateway, COMPONENT, "v1", "ServiceAccount", gateway.metadata.name, automountServiceAccountToken=False),
-        *_secret_rights(gateway, count_key_secrets(resolved)),
+        *_rights(gateway, count_key_secrets(resolved)),
         _network_policy(gateway, settings),
         _service(gateway),
     ]
@@ -95,13 +95,14 @@ def _disruption_budget(gateway: ApiGateway) -> Object:
     )
 
 
-def _secret_rights(gateway: ApiGateway, key_secrets: int) -> list[Object]:
-    """The policy service reads its own Secrets by name and no others."""
+def _rights(gateway: ApiGateway, key_secrets: int) -> list[Object]:
+    """The policy service reads its own Secrets by name and no others, and the endpoints of its own namespace."""
     api, name = "rbac.authorization.k8s.io", gateway.metadata.name
     names = [routes_secret_name(name), *(keys_secret_name(name, index) for index in range(key_secrets))]
     rule = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": names, "verbs": ["get", "list", "watch"]}
+    slices = {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]}
     return [
-        child(gateway, COMPONENT, f"{api}/v1", "Role", name, rules=[rule]),
+        child(gateway, COMPONENT, f"{api}/v1", "Role", name, rules=[rule, slices]),
         child(
             gateway,
             COMPONENT,

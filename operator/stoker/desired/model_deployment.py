@@ -103,8 +103,10 @@ def build_children(resolved: ResolvedModelDeployment, settings: OperatorSettings
         _service(resolved.deployment),
         _deployment(resolved, settings),
     ]
-    if resolved.publishers:
-        children[:0] = _endpoint_rights(resolved)
+    # A gateway in the model's own namespace has these rights by a Role of its own: two objects fewer for each model.
+    elsewhere = [gateway for gateway in resolved.publishers if gateway[0] != resolved.deployment.metadata.namespace]
+    if elsewhere:
+        children[:0] = _endpoint_rights(resolved.deployment, elsewhere)
     return children
 
 
@@ -211,9 +213,8 @@ def _network_policy(resolved: ResolvedModelDeployment, settings: OperatorSetting
     )
 
 
-def _endpoint_rights(resolved: ResolvedModelDeployment) -> list[Object]:
-    """What the publishing gateways may see here; owned by the model, for owner references never cross namespaces."""
-    deployment = resolved.deployment
+def _endpoint_rights(deployment: ModelDeployment, gateways: list[tuple[str, str]]) -> list[Object]:
+    """What gateways of other namespaces may see here; owned by the model, for owner references never cross namespaces."""
     name = f"{deployment.metadata.name}-endpoints"
     api = "rbac.authorization.k8s.io"
     rule = {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]}
@@ -227,8 +228,7 @@ def _endpoint_rights(resolved: ResolvedModelDeployment) -> list[Object]:
             name,
             roleRef={"apiGroup": api, "kind": "Role", "name": name},
             subjects=[
-                {"kind": "ServiceAccount", "name": gateway, "namespace": namespace}
-                for namespace, gateway in resolved.publishers
+                {"kind": "ServiceAccount", "name": gateway, "namespace": namespace} for namespace, gateway in gateways
             ],
         ),
     ]

@@ -86,11 +86,12 @@ def test_everybody_reaches_envoy_and_only_the_operator_the_policy_service(resolv
     assert ingress[1]["from"][0]["podSelector"]["matchLabels"] == {"app": "stoker"}
 
 
-def test_the_policy_service_reads_its_own_secrets_only(resolved, settings) -> None:
-    (rule,) = by_kind(build_children(resolved(), settings))["Role"]["rules"]
+def test_the_policy_service_reads_its_own_secrets_and_endpoints_only(resolved, settings) -> None:
+    rule, slices = by_kind(build_children(resolved(), settings))["Role"]["rules"]
     assert rule["resources"] == ["secrets"]
     assert rule["resourceNames"] == ["gateway-routes", "gateway-keys-0"]
     assert rule["verbs"] == ["get", "list", "watch"]
+    assert (slices["resources"], slices["verbs"]) == (["endpointslices"], ["get", "list", "watch"])
 
 
 def test_routes_tell_models_limits_and_where_the_keys_are(resolved, make_model) -> None:

@@ -165,6 +165,16 @@ def test_publishing_gateways_may_see_the_endpoints_and_nothing_else(make_model, 
     assert children["RoleBinding"]["roleRef"]["name"] == children["Role"]["metadata"]["name"] == "smol-endpoints"
 
 
+def test_a_gateway_of_the_same_namespace_needs_no_rights_from_the_model(
+    make_model, make_engine, resolve, settings
+) -> None:
+    model = make_model()
+    near = (model.metadata.namespace, "gateway")
+    assert "Role" not in by_kind(build_children(resolve(model, make_engine(), publishers=(near,)), settings))
+    children = by_kind(build_children(resolve(model, make_engine(), publishers=(near, ("web", "far"))), settings))
+    assert [subject["name"] for subject in children["RoleBinding"]["subjects"]] == ["far"]
+
+
 def test_gpus_default_to_one_where_there_are_any(make_model, make_engine, resolve) -> None:
     assert resolve(make_model(), make_engine(**GPU)).gpus == 1
     assert resolve(make_model(), make_engine()).gpus == 0
