@@ -22,7 +22,7 @@ def by_kind(children) -> dict[str, dict]:
 
 
 def test_the_children_are_complete_and_belong_to_the_model(make_model, make_engine, resolve, settings) -> None:
-    children = build_children(resolve(make_model(), make_engine(), publishers=(("team", "gateway"),)), settings)
+    children = build_children(resolve(make_model(), make_engine(), publishers=(("web", "gateway"),)), settings)
     assert [child["kind"] for child in children] == [
         "Role", "RoleBinding", "ServiceAccount", "NetworkPolicy", "Service", "Deployment",
     ]  # fmt: skip
