@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kindless.errors import KindlessError
 from kindless.paths import cache_dir
-from kindless.progress import say
+from kindless.progress import interrupt_on_termination, say
 from kindless.runtime import choose_runtime
 
 from .recipes import Image, all_images
@@ -31,6 +31,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := set(arguments.images) - {image.key for image in images}:
         parser.error(f"no such image: {', '.join(sorted(unknown))}")
+    interrupt_on_termination()
     try:
         world = choose_world(arguments.world)
         if arguments.push:
@@ -45,6 +46,8 @@ def main() -> None:
             push(world, arguments.push, next(image for image in wanted if image.key == "stoker"))
     except KindlessError as error:
         sys.exit(f"ERROR: {error}")
+    except KeyboardInterrupt:
+        sys.exit("ERROR: interrupted")
 
 
 def choose_world(asked: str) -> World:

@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from .errors import KindlessError
 from .images import import_archive, load_local_image
 from .node import run_control_plane, run_node
 from .preflight import find_problems
-from .progress import say
+from .progress import interrupt_on_termination, say
 from .tools import KUBERNETES
 
 INSIDE = {"_node": run_node, "_control-plane": run_control_plane}
@@ -26,7 +25,7 @@ def main() -> None:
     if len(sys.argv) == 3 and sys.argv[1] in INSIDE:
         INSIDE[sys.argv[1]](sys.argv[2])
     arguments = build_parser().parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidy up, as after Ctrl-C
+    interrupt_on_termination()
     try:
         arguments.run(arguments)
     except KindlessError as error:

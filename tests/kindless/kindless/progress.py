@@ -1,6 +1,8 @@
 """Long commands that say now and then how far they are."""
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +14,11 @@ from typing import IO
 from .errors import KindlessError
 
 INTERVAL_SECONDS = 10
+
+
+def interrupt_on_termination() -> None:
+    """SIGTERM does what Ctrl-C does, so that everything started is ended and everything half made is removed."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def say(message: str) -> None:
@@ -31,6 +38,7 @@ def run_with_progress(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             while True:
@@ -41,12 +49,20 @@ def run_with_progress(
                     lines = last_lines(output, 1)
                     say(f"  {what}: {time.monotonic() - started:.0f} s  {lines[0][:100] if lines else ''}".rstrip())
         except BaseException:
-            process.kill()
-            process.wait()
+            end_group(process)
             raise
         if status:
             details = "\n".join(last_lines(output, 25))
             raise KindlessError(f"{what} failed (exit status {status}):\n{details}")
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """A compiler's own children, too. First politely: mmdebstrap removes its folders."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=5)
 
 
 def last_lines(output: IO[str], count: int) -> list[str]:
