@@ -34,6 +34,9 @@ REFRESH_ANNOTATION = f"{GROUP}/refresh"
 ROTATE_ANNOTATION = f"{GROUP}/rotate"
 """On an ApiKey: a new value makes a new key; the old one goes on for its grace period."""
 
+ACCOUNT_ANNOTATION = f"{GROUP}/service-account-uid"
+"""On pods that talk to the API server: a ServiceAccount made anew replaces them, for their tokens died with the old one."""
+
 KEY_SECRET_FIELD = "apiKey"
 """Key in the Secret of an ApiKey."""
 SOURCE_TOKEN_FIELD = "token"

@@ -101,3 +101,5 @@ class ResolvedApiGateway:
     keys: tuple[ApiKey, ...]
     token: str
     """Bearer token between operator and gateway pods, kept in the routes Secret."""
+    account_uid: str = ""
+    """uid of the ServiceAccount its pods have their tokens from; a token of an earlier one is refused for ever."""

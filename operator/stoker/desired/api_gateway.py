@@ -10,7 +10,7 @@ from stoker.desired.gateway_config import build_secrets, count_key_secrets
 from stoker.desired.gateway_pod import COMPONENT, ENVOY_PORT, POLICY_PORT, build_pod_template
 from stoker.desired.objects import Object, child, operator_peer, selector_labels
 
-__all__ = ["build_children", "build_secrets", "build_workload"]
+__all__ = ["build_account", "build_children", "build_secrets", "build_workload"]
 
 
 def build_children(resolved: ResolvedApiGateway, settings: OperatorSettings) -> list[Object]:
@@ -22,7 +22,7 @@ def build_workload(resolved: ResolvedApiGateway, settings: OperatorSettings) -> 
     """All children but the Secrets, which change far more often."""
     gateway = resolved.gateway
     children = [
-        child(gateway, COMPONENT, "v1", "ServiceAccount", gateway.metadata.name, automountServiceAccountToken=False),
+        build_account(gateway),
         *_rights(gateway, count_key_secrets(resolved)),
         _network_policy(gateway, settings),
         _service(gateway),
@@ -31,11 +31,17 @@ def build_workload(resolved: ResolvedApiGateway, settings: OperatorSettings) -> 
         children.append(_disruption_budget(gateway))
     if gateway.spec.auth.admin_key:
         children.append(_admin_key(gateway))
-    children.append(_deployment(gateway, settings))
+    children.append(_deployment(resolved, settings))
     return children
 
 
-def _deployment(gateway: ApiGateway, settings: OperatorSettings) -> Object:
+def build_account(gateway: ApiGateway) -> Object:
+    """The ServiceAccount by which its pods read their configuration; it comes first, for they carry its uid."""
+    return child(gateway, COMPONENT, "v1", "ServiceAccount", gateway.metadata.name, automountServiceAccountToken=False)
+
+
+def _deployment(resolved: ResolvedApiGateway, settings: OperatorSettings) -> Object:
+    gateway = resolved.gateway
     return child(
         gateway,
         COMPONENT,
@@ -47,7 +53,7 @@ def _deployment(gateway: ApiGateway, settings: OperatorSettings) -> Object:
             "revisionHistoryLimit": 3,
             "selector": {"matchLabels": selector_labels(gateway, COMPONENT)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-            "template": build_pod_template(gateway, settings),
+            "template": build_pod_template(gateway, settings, resolved.account_uid),
         },
     )
 

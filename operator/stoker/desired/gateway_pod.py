@@ -7,7 +7,7 @@ from math import ceil
 from typing import Any
 
 from stoker.api.api_gateway import ApiGateway
-from stoker.api.names import child_labels
+from stoker.api.names import ACCOUNT_ANNOTATION, child_labels
 from stoker.api.resolved import OperatorSettings
 from stoker.desired.merge import merge, merge_pod_template
 from stoker.desired.objects import (
@@ -36,7 +36,7 @@ _ENVOY_RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}}
 _POLICY_RESOURCES = {"requests": {"cpu": "50m", "memory": "96Mi"}}
 
 
-def build_pod_template(gateway: ApiGateway, settings: OperatorSettings) -> Object:
+def build_pod_template(gateway: ApiGateway, settings: OperatorSettings, account_uid: str = "") -> Object:
     """What the pods look like; models, keys and limits are not here, so they never restart a gateway."""
     labels = child_labels(gateway, COMPONENT)
     template: Object = {
@@ -58,6 +58,8 @@ def build_pod_template(gateway: ApiGateway, settings: OperatorSettings) -> Objec
             ],
         },
     }
+    if account_uid:
+        template["metadata"]["annotations"][ACCOUNT_ANNOTATION] = account_uid
     secrets = pull_secrets(settings)
     if secrets:
         template["spec"]["imagePullSecrets"] = secrets

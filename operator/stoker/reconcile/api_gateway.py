@@ -13,7 +13,7 @@ from stoker.api.resolved import PublishedModel, ResolvedApiGateway
 from stoker.cluster.cache import OwnObject
 from stoker.cluster.observe import observe_deployment
 from stoker.cluster.resource_types import DEPLOYMENTS, SECRETS, SERVICES, Object
-from stoker.desired.api_gateway import build_children
+from stoker.desired.api_gateway import build_account, build_children
 from stoker.desired.api_key import is_active, secret_name
 from stoker.desired.publishing import check_gateway, published_models
 from stoker.errors import StokerError
@@ -34,8 +34,13 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
     try:
         check_gateway(gateway, context.settings)
         models, _ = published_models(gateway, cache.models(), cache.namespace_labels)
+        account = await context.children.apply(gateway, build_account(gateway))
         resolved = ResolvedApiGateway(
-            gateway=gateway, models=models, keys=tuple(keys), token=await _read_or_make_token(context, gateway)
+            gateway=gateway,
+            models=models,
+            keys=tuple(keys),
+            token=await _read_or_make_token(context, gateway),
+            account_uid=account["metadata"]["uid"],
         )
         children = build_children(resolved, context.settings)
         await context.children.apply_all(gateway, children)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -229,3 +230,11 @@ def test_a_pod_template_and_pull_secrets_are_added(resolved) -> None:
     assert template["spec"]["imagePullSecrets"] == [{"name": "registry"}]
     assert template["spec"]["nodeSelector"] == {"a": "b"}
     assert template["metadata"]["labels"]["stoker.dev/api-gateway"] == "gateway"
+
+
+def test_a_service_account_made_anew_replaces_the_pods_whose_tokens_died_with_it(resolved, settings) -> None:
+    templates = [
+        by_kind(build_workload(replace(resolved(), account_uid=uid), settings))["Deployment"]["spec"]["template"]
+        for uid in ("first", "first", "second")
+    ]
+    assert templates[0] == templates[1] != templates[2]
