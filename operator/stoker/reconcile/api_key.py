@@ -174,6 +174,15 @@ async def _rotate(context: Context, api_key: ApiKey, secret: Object | None, rota
 async def _read_ours(context: Context, api_key: ApiKey, name: str) -> Object | None:
     secret = await context.client.get(SECRETS, api_key.metadata.namespace, name)
     if secret is not None and controller_uid(secret) != api_key.metadata.uid:
+        if any(
+            (reference["kind"], reference["name"]) == (api_key.info.kind, api_key.metadata.name)
+            for reference in secret["metadata"].get("ownerReferences") or ()
+        ):
+            raise Waiting(
+                "SecretChanging",
+                f"Secret {name} of an earlier ApiKey {api_key.metadata.name} is being deleted",
+                retry_after=1.0,
+            )
         raise Stalled(
             "SecretNameTaken",
             f"Secret {name} exists and does not belong to ApiKey {api_key.metadata.name}: delete it, or set spec.secretName to "
