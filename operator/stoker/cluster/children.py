@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 
 from stoker.api import Resource
+from stoker.api.names import FIELD_MANAGER
 from stoker.cluster.cache import Cache, Key, controller_uid
 from stoker.cluster.client import KubeClient
 from stoker.cluster.compare import APPLIED_ANNOTATION, applied_hash, content_hash, find_drift
@@ -16,8 +17,6 @@ from stoker.errors import Stalled, Waiting
 
 logger = logging.getLogger(__name__)
 
-# With this resourceVersion apply means "create": no object ever has it, so an existing one answers 409 and stays as it is.
-NOT_YET = "1"
 ATTEMPTS = 3
 # A pod needs its account and policy; a binding is refused while its role does not exist.
 APPLIED_LAST = frozenset({DEPLOYMENTS.kind, ROLE_BINDINGS.kind})
@@ -119,17 +118,30 @@ class ChildWriter:
         return True
 
     async def _send(self, resource: ResourceType, desired: Object, wanted: str, live: Object | None) -> Object:
+        """Create or apply; either fails with 409 when the object is not the one that was looked at."""
         metadata = desired["metadata"]
-        body = {
-            **desired,
-            "metadata": {
-                **metadata,
-                "annotations": {**(metadata.get("annotations") or {}), APPLIED_ANNOTATION: wanted},
-                # Either way the write fails with 409 when the object is not the one that was looked at.
-                **({"resourceVersion": NOT_YET} if live is None else {"uid": live["metadata"]["uid"]}),
-            },
-        }
-        return await self._client.apply(resource, body)
+        marked = {**metadata, "annotations": {**(metadata.get("annotations") or {}), APPLIED_ANNOTATION: wanted}}
+        if live is None:
+            # Not by apply: a plain create takes the API server half the time, and never touches an object that is there.
+            return await self._client.create(resource, {**desired, "metadata": marked})
+        if applied_hash(live) != wanted:
+            await self._own_by_apply(resource, live)
+        return await self._client.apply(resource, {**desired, "metadata": {**marked, "uid": live["metadata"]["uid"]}})
+
+    async def _own_by_apply(self, resource: ResourceType, live: Object) -> None:
+        """Hand over our fields from create to apply, once in a child's life: else apply could never remove one."""
+        key = (live["metadata"]["namespace"], live["metadata"]["name"])
+        full = await self._client.get(resource, *key)
+        entries = (full or {}).get("metadata", {}).get("managedFields") or []
+        if full is None or not any(_is_from_create(entry) for entry in entries):
+            return
+        entries = [{**entry, "operation": "Apply"} if _is_from_create(entry) else entry for entry in entries]
+        same = {"uid": live["metadata"]["uid"], "resourceVersion": full["metadata"]["resourceVersion"]}
+        await self._client.merge(resource, *key, {"metadata": {**same, "managedFields": entries}})
+
+
+def _is_from_create(entry: Object) -> bool:
+    return entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Update" and not entry.get("subresource")
 
 
 def _check_ours(owner: Resource, resource: ResourceType, live: Object) -> None:

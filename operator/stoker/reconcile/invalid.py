@@ -31,7 +31,7 @@ async def report_invalid(context: Context, own: OwnObject) -> None:
     written = _CONDITIONS.dump_python(after, mode="json", by_alias=True)
     status = {**old, "observedGeneration": metadata.generation, "conditions": written}
     try:
-        answer = await context.client.patch_status(resource, metadata.namespace, metadata.name, status)
+        answer = await context.client.write_status(resource, own.raw, status)
     except ApiError as error:
         if error.status == 404:
             return

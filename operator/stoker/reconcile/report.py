@@ -16,17 +16,13 @@ async def report(context: Context, own: OwnObject, status: StatusModel) -> None:
     if status == old and "status" in own.raw:
         return
     written = status.model_dump(mode="json", by_alias=True, exclude_none=True)
-    metadata = own.metadata
     resource = TYPE_BY_KIND[own.kind]
     try:
-        answer = await context.client.patch_status(resource, metadata.namespace, metadata.name, written)
+        answer = await context.client.write_status(resource, own.raw, written)
     except ApiError as error:
         if error.status == 404:
             return
         raise
-    if answer["metadata"]["uid"] != metadata.uid:
-        # Deleted and made anew under our hands: the new object's own pass writes its status.
-        return
     context.take_written(resource, answer)
     _tell_changes(context, own, getattr(old, "conditions", []), getattr(status, "conditions", []))
 
