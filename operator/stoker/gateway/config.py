@@ -226,7 +226,9 @@ def _object(text: bytes | str, what: str) -> dict[str, Any]:
 
 
 def _list(document: dict[str, Any], name: str) -> list[Any]:
-    value = document.get(name) or []
+    value = document.get(name)
+    if value is None:
+        return []
     if not isinstance(value, list):
         raise ConfigRejected(f"{name} is not a list")
     return value

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from stoker.gateway import envoy
+from stoker.gateway.settings import Settings
+
+
+def walk(node: Any) -> Iterator[Any]:
+    yield node
+    for inner in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from walk(inner)
+
+
+def routes_of(limit: int = 1000) -> list[dict[str, Any]]:
+    routes: list[dict[str, Any]] = envoy.build_routes(limit)["resources"][0]["virtual_hosts"][0]["routes"]
+    return routes
+
+
+def test_every_document_is_json(settings: Settings) -> None:
+    for document in (
+        envoy.build_bootstrap(settings),
+        envoy.build_listeners(settings),
+        envoy.build_routes(5),
+        envoy.build_clusters(settings, ["team-a/qwen"]),
+        envoy.build_endpoints("team-a/qwen", [("10.0.0.1", 8080)]),
+    ):
+        assert json.loads(json.dumps(document)) == document
+
+
+def test_only_a_request_the_policy_has_routed_can_reach_an_engine() -> None:
+    for route in routes_of():
+        if "cluster_header" in route.get("route", {}):
+            assert {"name": "x-gw-cluster", "present_match": True} in route["match"]["headers"]
+            assert "authorization" in route["request_headers_to_remove"]
+        else:
+            assert route.get("route", {"cluster": "answer"})["cluster"] == "answer"
+
+
+def test_only_a_request_that_ends_at_the_gateway_is_spared_the_question() -> None:
+    disabled = [
+        route
+        for route in routes_of()
+        if route.get("typed_per_filter_config", {}).get(envoy.POLICY_FILTER, {}).get("disabled")
+    ]
+    assert ["direct_response" in route for route in disabled] == [True]
+    for route in disabled:
+        assert envoy.EARLY_FILTER not in route["typed_per_filter_config"], "a key is asked for even so"
+
+
+def test_the_limit_of_a_body_is_in_the_routes_only(settings: Settings) -> None:
+    text = json.dumps(envoy.build_routes(12345))
+    assert text.count("12345") == 2
+    assert '"start": 12346' in text
+    assert envoy.build_listeners(settings) == envoy.build_listeners(settings)
+
+
+def test_clients_lose_our_headers_before_a_route_is_chosen(settings: Settings) -> None:
+    manager = envoy.build_listeners(settings)["resources"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    (early,) = manager["early_header_mutation_extensions"]
+    removed = [mutation["remove_on_match"]["key_matcher"] for mutation in early["typed_config"]["mutations"]]
+    assert removed == [{"prefix": "x-gw-"}, {"prefix": "x-envoy-"}]
+
+
+def test_the_policy_fails_closed(settings: Settings) -> None:
+    found = [
+        node
+        for node in walk(envoy.build_listeners(settings))
+        if isinstance(node, dict) and "failure_mode_allow" in node
+    ]
+    assert [node["failure_mode_allow"] for node in found] == [False, False]
+
+
+def test_the_log_holds_no_header_of_the_client_but_the_request_id(settings: Settings) -> None:
+    text = json.dumps(envoy.build_listeners(settings))
+    assert "%REQ(AUTHORIZATION)" not in text.upper()
+    assert [word for word in text.split("%") if word.startswith("REQ(")] == ["REQ(:METHOD)", "REQ(X-REQUEST-ID):64"]
+
+
+def test_endpoints_are_in_one_order_and_once_each() -> None:
+    there = envoy.build_endpoints("c", [("10.0.0.2", 1), ("10.0.0.1", 1), ("10.0.0.2", 1)])
+    assert there == envoy.build_endpoints("c", [("10.0.0.1", 1), ("10.0.0.2", 1)])
+    assert len(there["resources"][0]["endpoints"][0]["lb_endpoints"]) == 2
+
+
+def test_clusters_are_in_one_order_after_our_own(settings: Settings) -> None:
+    clusters = envoy.build_clusters(settings, ["b/x", "a/x", "b/x"])["resources"]
+    assert [cluster["name"] for cluster in clusters] == ["policy", "answer", "a/x", "b/x"]
+
+
+def test_no_two_clusters_share_a_file(settings: Settings) -> None:
+    names = ["a/b-c", "a-b/c", "a/b.c"]
+    assert len({envoy.endpoints_file(settings, name) for name in names}) == 3
+
+
+def test_envoys_admin_interface_is_not_on_the_network(settings: Settings) -> None:
+    assert envoy.build_bootstrap(settings)["admin"]["address"] == {
+        "pipe": {"path": str(settings.admin_socket), "mode": 0o600}
+    }
+
+
+def test_what_envoy_says_itself_has_openais_shape(settings: Settings) -> None:
+    replies = next(node["local_reply_config"] for node in walk(envoy.build_listeners(settings)) if isinstance(node, dict) and "local_reply_config" in node)  # fmt: skip
+    refused_by_policy, *others = replies["mappers"]
+    assert refused_by_policy["body_format_override"]["text_format_source"] == {"inline_string": "%LOCAL_REPLY_BODY%"}
+    for shape in [*(mapper["body_format_override"] for mapper in others), replies["body_format"]]:
+        assert set(shape["json_format"]["error"]) == {"message", "type", "param", "code"}

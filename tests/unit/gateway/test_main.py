@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from stoker.gateway.main import LONGEST_WAIT_SECONDS, QUICK_RESTARTS, STEADY_SECONDS, Child, describe, main
+
+
+def ended(child: Child, after: float) -> float:
+    """How long it waits after a life of so many seconds."""
+    child.pid = 12345
+    child.started_at = time.monotonic() - after
+    child.ended(signal.SIGKILL)
+    return round(child.start_at - time.monotonic(), 1)
+
+
+def test_a_killed_process_starts_again_at_once() -> None:
+    child = Child("policy", [])
+    assert [ended(child, after=0.1) for _ in range(QUICK_RESTARTS)] == [0] * QUICK_RESTARTS
+    assert child.pid == 0
+
+
+def test_one_that_cannot_start_waits_longer_and_longer_but_never_long() -> None:
+    child = Child("policy", [])
+    waits = [ended(child, after=0.1) for _ in range(QUICK_RESTARTS + 12)][QUICK_RESTARTS:]
+    assert waits == sorted(waits)
+    assert waits[0] > 0
+    assert waits[-1] == LONGEST_WAIT_SECONDS
+    assert ended(child, after=STEADY_SECONDS + 1) == 0, "a steady life wipes the slate"
+
+
+def test_an_end_is_described_in_words() -> None:
+    pid = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 3"], os.environ)
+    assert describe(os.waitpid(pid, 0)[1]) == "exit code 3"
+    pid = os.posix_spawn("/bin/sh", ["sh", "-c", "kill -9 $$"], os.environ)
+    assert describe(os.waitpid(pid, 0)[1]) == "signal SIGKILL"
+
+
+def test_arguments_are_refused_with_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 2
+    assert "environment" in capsys.readouterr().err

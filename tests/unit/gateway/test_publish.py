@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from unit.gateway.conftest import key, keys, model, routes
+
+from stoker.gateway.envoy import endpoints_file
+from stoker.gateway.publish import Publisher, ready_addresses
+from stoker.gateway.settings import Settings
+
+
+def slice_of(
+    service: str, *addresses: str, name: str = "", kind: str = "IPv4", ports: Any = None, **conditions: Any
+) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name or f"{service}-1", "labels": {"kubernetes.io/service-name": service}},
+        "addressType": kind,
+        "ports": [{"name": "http", "port": 8080}] if ports is None else ports,
+        "endpoints": [{"addresses": [address], "conditions": {"ready": True, **conditions}} for address in addresses],
+    }
+
+
+@pytest.fixture
+def publisher(settings: Settings) -> Publisher:
+    made = Publisher(settings)
+    made.set_routes(routes(model("qwen"), model("embed", task="Embedding")))
+    made.set_keys("gateway-keys-0", keys(key("alice", "sk-alice")))
+    made.set_slices("team-a", [slice_of("qwen", "10.0.0.1", "10.0.0.2"), slice_of("other", "10.0.0.9")])
+    return made
+
+
+def endpoints(settings: Settings, cluster: str) -> list[str]:
+    document = json.loads(endpoints_file(settings, cluster).read_bytes())
+    found = document["resources"][0]["endpoints"][0]["lb_endpoints"]
+    return [entry["endpoint"]["address"]["socket_address"]["address"] for entry in found]
+
+
+def ready(settings: Settings) -> list[str]:
+    found: list[str] = json.loads((settings.state / "ready.json").read_bytes())["ready"]
+    return found
+
+
+def clusters(settings: Settings) -> list[str]:
+    return [entry["name"] for entry in json.loads((settings.xds / "cds.json").read_bytes())["resources"][2:]]
+
+
+def test_everything_is_written_once(publisher: Publisher, settings: Settings) -> None:
+    assert publisher.publish()
+    assert settings.bootstrap.exists()
+    assert endpoints(settings, "team-a/qwen") == ["10.0.0.1", "10.0.0.2"]
+    assert endpoints(settings, "team-a/embed") == []
+    assert ready(settings) == ["team-a/qwen"]
+    assert clusters(settings) == ["team-a/embed", "team-a/qwen"]
+    assert json.loads((settings.state / "keys.json").read_bytes())["keys"][0]["name"] == "alice"
+    assert not publisher.publish(), "nothing has changed"
+
+
+def test_a_second_process_finds_nothing_to_write(publisher: Publisher, settings: Settings) -> None:
+    publisher.publish()
+    times = {path: path.stat().st_mtime_ns for path in settings.folder.rglob("*.json")}
+    again = Publisher(settings)
+    again.set_routes(routes(model("qwen"), model("embed", task="Embedding")))
+    again.set_keys("gateway-keys-0", keys(key("alice", "sk-alice")))
+    again.set_slices("team-a", [slice_of("qwen", "10.0.0.2", "10.0.0.1")])
+    assert not again.publish()
+    assert {path: path.stat().st_mtime_ns for path in settings.folder.rglob("*.json")} == times
+
+
+def test_nothing_is_written_before_there_are_routes(settings: Settings) -> None:
+    publisher = Publisher(settings)
+    publisher.set_keys("gateway-keys-0", keys())
+    assert not publisher.publish()
+    assert not list(settings.folder.rglob("*.json"))
+    assert publisher.missing_keys() == ["routes"]
+
+
+def test_what_is_missing_is_named(settings: Settings) -> None:
+    publisher = Publisher(settings)
+    publisher.set_routes(routes(model("qwen"), keySecrets=["a", "b"]))
+    publisher.set_keys("b", keys())
+    assert publisher.missing_keys() == ["a"]
+    assert publisher.unlisted_namespaces() == ["team-a"]
+
+
+def test_endpoints_of_a_namespace_that_was_not_listed_stay_as_they_are(
+    publisher: Publisher, settings: Settings
+) -> None:
+    publisher.publish()
+    again = Publisher(settings)
+    again.set_routes(routes(model("qwen"), model("new", namespace="team-b")))
+    again.set_keys("gateway-keys-0", keys(key("alice", "sk-alice")))
+    again.publish()
+    assert endpoints(settings, "team-a/qwen") == ["10.0.0.1", "10.0.0.2"]
+    assert endpoints(settings, "team-b/new") == []
+    assert ready(settings) == ["team-a/qwen"]
+    again.set_slices("team-a", [])
+    again.publish()
+    assert endpoints(settings, "team-a/qwen") == []
+    assert ready(settings) == []
+
+
+def test_files_of_endpoints_exist_before_their_cluster_and_go_after_it(
+    publisher: Publisher, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(path: Any, content: bytes) -> bool:
+        written = real(path, content)
+        if (settings.xds / "cds.json").exists():
+            for cluster in clusters(settings):
+                assert endpoints_file(settings, cluster).exists(), "Envoy would end"
+        return written
+
+    from stoker.gateway import publish
+
+    real = publish.write_file
+    monkeypatch.setattr(publish, "write_file", check)
+    publisher.publish()
+    publisher.set_routes(routes(model("embed"), model("newcomer")))
+    publisher.publish()
+    assert clusters(settings) == ["team-a/embed", "team-a/newcomer"]
+    assert not endpoints_file(settings, "team-a/qwen").exists()
+
+
+def test_the_policy_hears_of_a_model_only_when_its_cluster_is_there(settings: Settings) -> None:
+    seen: list[list[str]] = []
+    publisher = Publisher(settings, lambda: seen.append(clusters(settings)))
+    publisher.set_routes(routes(model("a")))
+    publisher.set_keys("gateway-keys-0", keys())
+    publisher.publish()
+    publisher.set_routes(routes(model("b")))
+    publisher.publish()
+    # At the moment of the change both are there: the policy may still send to the old one.
+    assert seen == [["team-a/a"], ["team-a/a", "team-a/b"]]
+    assert clusters(settings) == ["team-a/b"]
+
+
+def test_slices_come_change_and_go(publisher: Publisher, settings: Settings) -> None:
+    publisher.put_slice("team-a", slice_of("embed", "10.0.0.5"))
+    publisher.publish()
+    assert endpoints(settings, "team-a/embed") == ["10.0.0.5"]
+    publisher.drop_slice("team-a", slice_of("embed"))
+    publisher.publish()
+    assert endpoints(settings, "team-a/embed") == []
+
+
+def test_keys_of_a_secret_that_routes_no_longer_name_are_out(publisher: Publisher, settings: Settings) -> None:
+    publisher.set_routes(routes(model("qwen"), keySecrets=[]))
+    publisher.publish()
+    assert json.loads((settings.state / "keys.json").read_bytes())["keys"] == []
+
+
+@pytest.mark.parametrize("broken", [b"", b"[]", b'{"models": 5}', b'{"keys": 5}'])
+def test_a_broken_document_is_not_taken_over(publisher: Publisher, settings: Settings, broken: bytes) -> None:
+    publisher.publish()
+    if b"keys" not in broken:
+        publisher.set_routes(broken)
+    publisher.set_keys("gateway-keys-0", broken if b"models" not in broken else b"[]")
+    assert not publisher.publish()
+
+
+@pytest.mark.parametrize(
+    ("conditions", "used"),
+    [
+        ({}, True),
+        ({"ready": True, "terminating": False}, True),
+        ({"ready": None}, True),
+        ({"ready": False}, False),
+        ({"ready": True, "terminating": True}, False),
+        ({"ready": False, "serving": True, "terminating": True}, False),
+    ],
+)
+def test_only_what_is_ready_and_stays_gets_requests(conditions: dict[str, Any], used: bool) -> None:
+    assert bool(ready_addresses([slice_of("qwen", "10.0.0.1", **conditions)])) == used
+
+
+def test_the_engines_port_is_the_one_named_http_or_the_only_one() -> None:
+    several = [{"name": "metrics", "port": 9100}, {"name": "http", "port": 8000}]
+    assert ready_addresses([slice_of("q", "10.0.0.1", ports=several)]) == {("10.0.0.1", 8000)}
+    assert ready_addresses([slice_of("q", "10.0.0.1", ports=[{"name": "", "port": 8001}])]) == {("10.0.0.1", 8001)}
+    assert ready_addresses([slice_of("q", "10.0.0.1", ports=several[:1] * 2)]) == set()
+    assert ready_addresses([slice_of("q", "10.0.0.1", ports=[])]) == set()
+
+
+def test_a_pod_with_two_addresses_is_one_replica() -> None:
+    four, six = slice_of("q", "10.0.0.1"), slice_of("q", "fd00::1", name="q-6", kind="IPv6")
+    assert ready_addresses([four, six]) == {("10.0.0.1", 8080)}
+    assert ready_addresses([six]) == {("fd00::1", 8080)}
+    assert ready_addresses([slice_of("q", "example.com", kind="FQDN")]) == set()

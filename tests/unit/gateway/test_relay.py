@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from stoker.gateway.config import Table
+from stoker.gateway.publish import Publisher
+from stoker.gateway.relay import Answers
+from stoker.gateway.settings import Settings
+from stoker.gateway.state import StateReader
+from stoker.gateway.web import WebRequest, WebResponse
+
+
+@pytest.fixture
+def answers(table: Table, settings: Settings) -> Answers:
+    reader = StateReader(settings.state)
+    reader.table = table
+    return Answers(reader, Publisher(settings))
+
+
+async def ask(answers: Answers, **headers: str) -> WebResponse:
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    return await answers.handle(WebRequest("GET", "/v1/models", sent))
+
+
+def content(response: WebResponse) -> Any:
+    return json.loads(response.body)
+
+
+async def test_a_key_sees_its_models_and_aliases(answers: Answers) -> None:
+    response = await ask(answers, x_gw_answer="models", x_gw_key="bob")
+    assert [model["id"] for model in content(response)["data"]] == ["embed", "gpt-4o"]
+
+
+async def test_a_key_that_is_gone_by_now_sees_nothing(answers: Answers) -> None:
+    assert content(await ask(answers, x_gw_answer="models", x_gw_key="gone"))["data"] == []
+
+
+async def test_a_model_that_is_gone_by_now_is_not_found(answers: Answers) -> None:
+    response = await ask(answers, x_gw_answer="model", x_gw_requested="gone", x_gw_key="alice")
+    assert (response.status, content(response)["error"]["code"]) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize("code", ["model_stopped", "model_not_ready"])
+async def test_what_does_not_serve_is_a_503_with_retry_after(answers: Answers, code: str) -> None:
+    response = await ask(answers, x_gw_answer=code, x_gw_requested="qwen")
+    assert (response.status, content(response)["error"]["code"]) == (503, code)
+    assert "retry-after" in dict(response.headers)
+
+
+async def test_a_request_that_nobody_routed_gets_nothing(answers: Answers) -> None:
+    response = await ask(answers)
+    assert (response.status, content(response)["error"]["code"]) == (404, "unknown_url")
+
+
+async def test_its_own_numbers_are_for_the_policy_process(answers: Answers) -> None:
+    response = await ask(answers, x_gw_answer="metrics")
+    assert b"stoker_gateway_published_timestamp_seconds 0.000" in response.body
