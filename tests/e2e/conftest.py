@@ -220,18 +220,18 @@ def kube_image(kube: Kube) -> str:
 @pytest.fixture(scope="session")
 def make_namespace(kube: Kube) -> Iterator[Callable[[str], str]]:
     """Namespaces under the strictest Pod Security level; they are gone when the run ends."""
-    made: list[str] = []
+    made: set[str] = set()
 
     def make(name: str) -> str:
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
         kube.kubectl("delete", "namespace", name, "--ignore-not-found", "--timeout=120s")
         kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
-        made.append(name)
+        made.add(name)
         return name
 
     yield make
     if made:
-        kube.kubectl("delete", "namespace", *made, "--wait=false")
+        kube.kubectl("delete", "namespace", *made, "--ignore-not-found", "--wait=false")
 
 
 @pytest.fixture(scope="session")

@@ -100,6 +100,17 @@ def test_every_child_that_is_deleted_comes_back_within_5_seconds(kube: Kube, ser
     print(json.dumps({name: round(seconds, 2) for name, seconds in took.items()}, indent=2))
 
 
+def test_a_gateway_whose_service_account_was_made_anew_still_learns_of_keys(kube: Kube, service: Service) -> None:
+    """The token of a running pod dies with its ServiceAccount; the pods have to be replaced."""
+    settled(kube, service.namespace)
+    delete_and_await(kube, "serviceaccounts", service.namespace, "gateway", within=5)
+    kube.apply(objects.key(service.namespace, "bob"))
+    kube.wait_ready("apikey/bob", namespace=service.namespace)
+    bob = Gateway(service.gateway.port, read_key(kube, service.namespace, "bob"))
+    until(lambda: all(bob.request("GET", "/v1/models").status == 200 for _ in range(8)), "the new key works", within=60)
+    kube.delete("apikeys", service.namespace, "bob")
+
+
 def test_config_secrets_that_are_deleted_come_back_within_60_seconds_and_calls_go_on(
     kube: Kube, service: Service
 ) -> None:
@@ -136,12 +147,12 @@ EDITS: dict[str, Object] = {
     "deployments/smollm2": {"spec": {"replicas": 0}},
     "deployments/gateway": {"spec": {"replicas": 1}},
     "services/gateway": {"spec": {"selector": {"stoker.dev/api-gateway": "another"}}},
-    "services/smollm2": {"spec": {"publishNotReadyAddresses": True, "selector": {"stoker.dev/model-deployment": "x"}}},
+    "services/smollm2": {"spec": {"selector": {"stoker.dev/model-deployment": "another"}}},
     "serviceaccounts/gateway": {"metadata": {"labels": {"stoker.dev/api-gateway": "another"}}},
     "networkpolicies/smollm2": {"spec": {"ingress": [{}]}},
     "roles/gateway": {"rules": []},
     "rolebindings/gateway": {"subjects": []},
-    "poddisruptionbudgets/gateway": {"spec": {"maxUnavailable": None, "minAvailable": 0}},
+    "poddisruptionbudgets/gateway": {"spec": {"maxUnavailable": 2}},
     "apikeys/gateway-admin": {"spec": {"models": ["none"]}},
 }
 

@@ -61,7 +61,9 @@ def test_the_models_list_names_models_and_their_aliases(client: OpenAI) -> None:
 
 
 def test_embeddings(kube: Kube, service: Service, client: OpenAI) -> None:
-    kube.apply(objects.model(service.namespace, "smollm2-embed", task="Embedding"))
+    # A chat model does not say how to pool; models made for embeddings do.
+    args = ["--pooling", "mean"]
+    kube.apply(objects.model(service.namespace, "smollm2-embed", task="Embedding", args=args))
     kube.wait_ready("modeldeployment/smollm2-embed", namespace=service.namespace)
     until(lambda: "smollm2-embed" in {m.id for m in client.models.list()}, "the gateway lists it", within=5)
     answer = client.embeddings.create(model="smollm2-embed", input=["a cat", "a dog"])
