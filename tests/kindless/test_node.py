@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kindless.paths import cache_dir
 
 from .conftest import Kind, needs_root
 
@@ -36,7 +37,7 @@ def node(module_kind: Kind, host_port: int) -> Kind:
     (module_kind.cache / "config.yaml").write_text(json.dumps(config))
     module_kind("create", "cluster", "--name", "n", "--config", str(module_kind.cache / "config.yaml"))
     subprocess.run([IMAGE_BUILDER, "--world", "buildah", "busybox"], check=True)
-    (module_kind.cache / "containers").symlink_to(Path.home() / ".cache" / "stoker" / "containers")
+    (module_kind.cache / "containers").symlink_to(cache_dir() / "containers")
     module_kind("load", "docker-image", "--name", "n", "busybox:1.37")
     server = ["sh", "-c", "mkdir /w; echo hello > /w/index.html; exec httpd -f -p 8000 -h /w"]
     apply(module_kind, pod("web", server, labels={"app": "web"}))
