@@ -13,7 +13,7 @@ from stoker.fetch.state import CacheState, FileState
 
 CHUNK = 1 << 20
 SYNC_EVERY = 64 << 20
-"""Bounds what a crashed node costs, and the dirty pages that a slow disk has to swallow at the end."""
+"""Bounds what a killed process or a crashed node costs, and the dirty pages that a slow disk has to swallow at the end."""
 
 
 def hash_file(path: Path, length: int, on_bytes: Callable[[int], None]) -> hashlib._Hash:

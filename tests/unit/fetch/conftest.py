@@ -29,6 +29,8 @@ class Answer:
     """Close the connection after so many bytes of the body."""
     ignore_range: bool = False
     ignore_if_range: bool = False
+    range_cap: int | None = None
+    """Send at most so many bytes of what is left, as some proxies do."""
     headers: dict[str, str] = field(default_factory=dict)
     before_body: Callable[[], object] | None = None
     after_body: Callable[[], object] | None = None
@@ -102,8 +104,9 @@ class FakeSource:
                 if start >= len(body):
                     status, body = 416, b""
                 else:
-                    headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
-                    status, body = 206, body[start:]
+                    end = min(len(body), start + (answer.range_cap or len(body)))
+                    headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(body)}"
+                    status, body = 206, body[start:end]
         headers |= {"Content-Length": str(len(body))} | answer.headers
         request.send_response(status)
         for key, value in headers.items():

@@ -105,6 +105,20 @@ def test_a_source_that_ignores_ranges_starts_again(fake_source: Any, make_config
     assert content(config) == fake_source.files["model.gguf"]
 
 
+def test_a_source_that_sends_less_than_the_rest_is_asked_for_more(fake_source: Any, make_config: MakeConfig) -> None:
+    fake_source.answer(cut_after=1_000_000)
+    fake_source.answer(range_cap=500_000)
+    fake_source.answer(range_cap=500_000)
+    config = make_config()
+    fetch(config)
+    assert content(config) == fake_source.files["model.gguf"]
+    assert [request.headers["range"] for request in fake_source.gets[1:]] == [
+        "bytes=1000000-",
+        "bytes=1500000-",
+        "bytes=2000000-",
+    ]
+
+
 @pytest.mark.parametrize("ignores_if_range", [False, True], ids=["knows If-Range", "does not know If-Range"])
 def test_a_source_that_changed_in_between_starts_again(
     fake_source: Any, make_config: MakeConfig, ignores_if_range: bool

@@ -21,6 +21,16 @@ from stoker.fetch.main import main, retry_until_fetched
 from stoker.fetch.progress import ProgressReport
 
 
+class Recorded(ProgressReport):
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.phases: list[str] = []
+
+    def phase(self, phase: Any, **fields: str) -> None:
+        self.phases.append(phase)
+        super().phase(phase, **fields)
+
+
 def environment(config: FetchConfig) -> dict[str, str]:
     files = [{"name": file.name, "url": file.url, "sha256": file.sha256} for file in config.files]
     document = {
@@ -106,15 +116,9 @@ def test_a_refused_file_stays_failed_without_flicker_until_it_is_mended(
     fake_source.answer()
     fake_source.answer()
     fake_source.answer(before_body=mend)
-    phases: list[str] = []
-
-    class Recorded(ProgressReport):
-        def phase(self, phase: Any, **fields: str) -> None:
-            phases.append(phase)
-            super().phase(phase, **fields)
-
-    retry_until_fetched(config, Recorded(config.progress_file), first_delay=0.01, failed_delay=0.01, settle=0)
-    assert phases == ["Failed", "Failed", "Failed", "Downloading"]
+    report = Recorded(config.progress_file)
+    retry_until_fetched(config, report, first_delay=0.01, failed_delay=0.01, settle=0)
+    assert report.phases == ["Failed", "Failed", "Failed", "Downloading"]
     assert main_module.TERMINATION_LOG.read_text().startswith("NotGGUF: ")
     assert (config.folder / "model.gguf").read_bytes() == good
 
@@ -131,9 +135,11 @@ def test_a_wrong_sum_costs_the_file_once_and_then_its_headers(
             raise SystemExit(143)
 
     monkeypatch.setattr(main_module.time, "sleep", lambda seconds: pause(seconds) if seconds else None)
+    report = Recorded(config.progress_file)
     with pytest.raises(SystemExit):
-        retry_until_fetched(config, ProgressReport(config.progress_file), failed_delay=30, settle=0)
+        retry_until_fetched(config, report, failed_delay=30, settle=0)
     assert pauses == [30, 30, 30]
+    assert report.phases == ["Downloading", "Verifying", "Failed", "Failed", "Failed"]
     assert progress(config)["reason"] == "ChecksumMismatch"
     assert not (config.partial / "model.gguf").exists()
 
