@@ -31,8 +31,8 @@ class ChildWriter:
         self._on_written = on_written
         # What the API server made of our last write, by child: fields it answers differently are not sent again and again.
         self._accepted: dict[tuple[ResourceType, Key], tuple[str, frozenset[str]]] = {}
-        # Hash and resourceVersion found equal before: nothing to compare.
-        self._settled: dict[tuple[ResourceType, Key], tuple[str, str]] = {}
+        # What was found equal before: nothing to compare while it is the same.
+        self._settled: dict[tuple[ResourceType, Key], tuple[object, ...]] = {}
 
     async def apply_all(self, owner: Resource, children: Sequence[Object]) -> None:
         """Apply every child that is not as it should be; what needs others comes after them."""
@@ -72,7 +72,7 @@ class ChildWriter:
                     ", ".join(sorted(drift)),
                 )
             self._accepted[resource, key] = (wanted, drift)
-            self._settled[resource, key] = (wanted, answer["metadata"]["resourceVersion"])
+            self._settled[resource, key] = (wanted, *_edition(answer))
             if resource != SECRETS:
                 self._on_written(resource, answer)
             return answer
@@ -104,8 +104,8 @@ class ChildWriter:
         return self._cache.child(resource, key)
 
     def _is_settled(self, resource: ResourceType, key: Key, desired: Object, wanted: str, live: Object) -> bool:
-        version = live["metadata"]["resourceVersion"]
-        if self._settled.get((resource, key)) == (wanted, version):
+        edition = (wanted, *_edition(live))
+        if self._settled.get((resource, key)) == edition:
             return True
         if applied_hash(live) != wanted:
             return False
@@ -114,7 +114,7 @@ class ChildWriter:
         if drift and not (accepted_hash == wanted and drift <= accepted):
             logger.info("%s %s/%s was changed by somebody else in %s", resource.kind, *key, ", ".join(sorted(drift)))
             return False
-        self._settled[resource, key] = (wanted, version)
+        self._settled[resource, key] = edition
         return True
 
     async def _send(self, resource: ResourceType, desired: Object, wanted: str, live: Object | None) -> Object:
@@ -138,6 +138,14 @@ class ChildWriter:
         entries = [{**entry, "operation": "Apply"} if _is_from_create(entry) else entry for entry in entries]
         same = {"uid": live["metadata"]["uid"], "resourceVersion": full["metadata"]["resourceVersion"]}
         await self._client.merge(resource, *key, {"metadata": {**same, "managedFields": entries}})
+
+
+def _edition(live: Object) -> tuple[object, ...]:
+    """Changes when anything but status does; a Deployment's status changes ten times while it starts."""
+    metadata = live["metadata"]
+    if not metadata.get("generation"):
+        return (metadata["resourceVersion"],)
+    return tuple(metadata.get(name) for name in ("uid", "generation", "labels", "annotations", "ownerReferences"))
 
 
 def _is_from_create(entry: Object) -> bool:
