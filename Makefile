@@ -31,9 +31,10 @@ test-all: setup ## the long suites, too
 
 .PHONY: check
 check: setup ## seconds: format, lint, types, import contracts, unit and golden tests
-	@ruff format --check --quiet . || { echo "run: .venv/bin/ruff format ." >&2; exit 1; }
+	@ruff format --check --quiet . >/dev/null || { echo "run: .venv/bin/ruff format ." >&2; exit 1; }
 	@ruff check --quiet .
 	@mypy
+	@MYPYPATH=tests/kindless:hack/images mypy --strict tests/kindless/kindless hack/images/imagebuild
 	@lint-imports --no-logo | tail -n 1
 	@$(PYTEST) -q tests/unit tests/golden --cov --cov-report=term:skip-covered
 
