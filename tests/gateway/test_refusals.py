@@ -120,6 +120,13 @@ def test_a_body_of_40_megabytes_is_413(pod: GatewayPod) -> None:
     assert pod.request("POST", "/v1/chat/completions", body, key="sk-wrong").status == 401
 
 
+def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(pod: GatewayPod) -> None:
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 40000000\r\nAuthorization: Bearer "
+    for key, status, code in ((b"sk-alice", 413, "request_too_large"), (b"sk-wrong", 401, "invalid_api_key")):
+        answer = talk(pod.port, head + key + b"\r\n\r\n", seconds=3)
+        assert (answer.status, answer.error["code"]) == (status, code)
+
+
 def test_a_chunked_body_of_40_megabytes_is_413(pod: GatewayPod) -> None:
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nAuthorization: Bearer sk-alice\r\n\r\n"
     answer = talk(pod.port, head + b"2625a00\r\n" + b"x" * 40_000_000 + b"\r\n0\r\n\r\n")

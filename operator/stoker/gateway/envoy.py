@@ -185,7 +185,6 @@ def build_routes(max_request_bytes: int) -> Document:
         "name": "all",
         "domains": ["*"],
         "routes": routes,
-        "request_body_buffer_limit": max_request_bytes,
         "typed_per_filter_config": {
             POLICY_FILTER: _per_route(check_settings={"with_request_body": {"max_request_bytes": max_request_bytes}})
         },
