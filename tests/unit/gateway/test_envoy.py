@@ -52,7 +52,7 @@ def test_only_a_request_that_ends_at_the_gateway_is_spared_the_question() -> Non
 
 def test_the_limit_of_a_body_is_in_the_routes_only(settings: Settings) -> None:
     text = json.dumps(envoy.build_routes(12345))
-    assert text.count("12345") == 2
+    assert text.count("12345") == 1
     assert '"start": 12346' in text
     assert envoy.build_listeners(settings) == envoy.build_listeners(settings)
 
