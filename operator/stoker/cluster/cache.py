@@ -18,7 +18,7 @@ from stoker.api.base import Metadata
 from stoker.api.names import OWNER_LABELS
 from stoker.api.observed import FetchProgress, ObservedPod
 from stoker.cluster.observe import observe_pod
-from stoker.cluster.resource_types import NAMESPACES, PODS, Object, ResourceType
+from stoker.cluster.resource_types import NAMESPACES, PODS, TYPE_BY_KIND, Object, ResourceType
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -310,6 +310,8 @@ class Cache:
     def _index_own(self, own: OwnObject, *, add: bool) -> None:
         key = (own.metadata.namespace, own.metadata.name)
         change = _add if add else _discard
+        # One of ours may be a child of another: the admin key of its gateway.
+        change(self._index.children_by_owner, controller_uid(own.raw), (TYPE_BY_KIND[own.kind], key))
         if isinstance(own.resource, ModelDeployment):
             change(self._index.models_by_engine, (key[0], own.resource.spec.engine_ref.name), key)
             for name in served_names(own.resource):

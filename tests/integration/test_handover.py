@@ -1,0 +1,95 @@
+"""Two operators: one leads, the other takes over, and nobody's work is undone."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+from integration.control_plane import SYSTEM, ControlPlane, OperatorProcess
+from integration.objects import ENGINE, MODEL, engine, model
+from integration.waiting import is_ready, until
+
+from stoker.cluster.client import KubeClient
+from stoker.cluster.resource_types import DEPLOYMENTS, INFERENCE_ENGINES, LEASES, MODEL_DEPLOYMENTS
+
+pytestmark = pytest.mark.integration
+LEASE = "stoker-operator"
+
+
+@pytest.fixture
+def pair(plane: ControlPlane, shared_operator: OperatorProcess) -> Iterator[tuple[OperatorProcess, OperatorProcess]]:
+    """A leader and one that stands by."""
+    shared_operator.stop()
+    first, second = OperatorProcess(plane, "first"), OperatorProcess(plane, "second")
+    try:
+        first.start()
+        deadline = time.monotonic() + 20
+        while not first.metrics()["stoker_leader"]:
+            assert time.monotonic() < deadline
+        second.start()
+        yield first, second
+    finally:
+        second.stop()
+        first.stop()
+
+
+async def holder(client: KubeClient, name: str, timeout: float) -> float:
+    """Seconds until the Lease names this operator."""
+    started = time.monotonic()
+    await until(client, LEASES, SYSTEM, LEASE, lambda obj: obj["spec"]["holderIdentity"] == name, timeout=timeout)
+    return time.monotonic() - started
+
+
+async def test_a_killed_leader_is_replaced_within_fifteen_seconds(
+    plane: ControlPlane, pair: tuple[OperatorProcess, OperatorProcess], client: KubeClient, namespace: str
+) -> None:
+    first, second = pair
+    plane.apply(engine(), namespace=namespace)
+    await until(client, INFERENCE_ENGINES, namespace, ENGINE, is_ready)
+    assert (first.metrics()["stoker_leader"], second.metrics()["stoker_leader"]) == (1, 0)
+    assert not any(second.writes().values())
+    first.stop(signal.SIGKILL)
+    started = time.monotonic()
+    plane.apply(model(), namespace=namespace)
+    await until(client, DEPLOYMENTS, namespace, MODEL, bool, timeout=20)
+    assert time.monotonic() - started < 15
+    await until(client, MODEL_DEPLOYMENTS, namespace, MODEL, is_ready)
+
+
+async def test_a_leader_told_to_stop_hands_over_within_two_seconds(
+    plane: ControlPlane, pair: tuple[OperatorProcess, OperatorProcess], client: KubeClient, namespace: str
+) -> None:
+    first, _ = pair
+    taking_over = asyncio.create_task(holder(client, "second", 10))
+    await asyncio.sleep(0)
+    started = time.monotonic()
+    assert await asyncio.to_thread(first.stop) == 0
+    await taking_over
+    assert time.monotonic() - started < 2
+    plane.apply(engine(), namespace=namespace)
+    await until(client, INFERENCE_ENGINES, namespace, ENGINE, is_ready)
+
+
+async def test_a_leader_that_loses_the_lease_ends_at_once(
+    plane: ControlPlane, pair: tuple[OperatorProcess, OperatorProcess], client: KubeClient, namespace: str
+) -> None:
+    first, _ = pair
+    lease = await client.get(LEASES, SYSTEM, LEASE)
+    assert lease is not None
+    lease["spec"]["holderIdentity"] = "somebody-else"
+    lease["metadata"].pop("resourceVersion")
+    await client.replace(LEASES, lease)
+    deadline = time.monotonic() + 5
+    while first.running and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+    assert not first.running
+    assert first.stop() == 1
+
+
+async def test_both_say_that_they_are_ready_and_well(pair: tuple[OperatorProcess, OperatorProcess]) -> None:
+    for each in pair:
+        each.wait_for("/readyz", timeout=1)
+        each.wait_for("/healthz", timeout=1)
