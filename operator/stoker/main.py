@@ -30,7 +30,7 @@ from stoker.health import HealthServer
 from stoker.logs import set_up_logging
 from stoker.reconcile.context import Context
 from stoker.reconcile.metrics import EVENTS_DROPPED, LEADING, QUEUE_DEPTH, QUEUE_RUNNING, count_request
-from stoker.reconcile.queue import WorkQueue
+from stoker.reconcile.work_queue import WorkQueue
 from stoker.reconcile.worker import Worker
 from stoker.settings import InvalidSetting, ProcessSettings, read_settings
 

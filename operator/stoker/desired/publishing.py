@@ -9,7 +9,7 @@ from stoker.api.api_gateway import ApiGateway
 from stoker.api.base import NamespaceSelection
 from stoker.api.model_deployment import ModelDeployment
 from stoker.api.resolved import OperatorSettings, PublishedModel
-from stoker.desired.selectors import check_selector, matches, selects_namespace
+from stoker.desired.label_selectors import check_selector, matches, selects_namespace
 from stoker.errors import Stalled
 
 Key = tuple[str, str]

@@ -13,7 +13,7 @@ from stoker.cluster.client import KubeClient
 from stoker.cluster.events import EventPoster
 from stoker.cluster.resource_types import NAMESPACES, OWN_TYPES, PODS, Object, ResourceType
 from stoker.reconcile.dependants import dependants_of, dependants_of_namespaces
-from stoker.reconcile.queue import WorkKey, WorkQueue
+from stoker.reconcile.work_queue import WorkKey, WorkQueue
 
 # Several changes of children come together: the Deployment's status, its pods, our own writes coming back.
 CHILD_DELAY_SECONDS = 0.1

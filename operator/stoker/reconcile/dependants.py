@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from stoker.api import ApiGateway, ApiKey, InferenceEngine, ModelDeployment
 from stoker.cluster.cache import Cache, OwnObject
 from stoker.desired.publishing import publishes
-from stoker.reconcile.queue import WorkKey
+from stoker.reconcile.work_queue import WorkKey
 
 # A gateway's Secrets are written once for many changes that come together.
 GATEWAY_DELAY_SECONDS = 0.2

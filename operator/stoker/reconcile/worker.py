@@ -14,7 +14,7 @@ from stoker.reconcile.inference_engine import reconcile_inference_engine
 from stoker.reconcile.invalid import report_invalid
 from stoker.reconcile.metrics import DURATION, RECONCILES
 from stoker.reconcile.model_deployment import reconcile_model_deployment
-from stoker.reconcile.queue import WorkKey
+from stoker.reconcile.work_queue import WorkKey
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from stoker.api.base import LabelSelector, NamespaceSelection
-from stoker.desired.selectors import check_selector, matches, selects_namespace
+from stoker.desired.label_selectors import check_selector, matches, selects_namespace
 from stoker.errors import Stalled
 
 LABELS = {"tier": "gold", "team": "a"}
