@@ -206,11 +206,15 @@ class Operator:
         EVENTS_DROPPED.set(self._context.events.dropped)
 
 
-async def run_operator(settings: OperatorSettings, process: ProcessSettings) -> int:
-    """Connect and run."""
+async def run_operator(settings: OperatorSettings, process: ProcessSettings) -> NoReturn:
+    """Connect, run, and end the process."""
     async with await KubeClient.connect(observer=count_request) as client:
         logger.info("stoker %s, API server %s", __version__, client.connection.server)
-        return await Operator(settings, process, client).run()
+        status = await Operator(settings, process, client).run()
+    logging.shutdown()
+    sys.stdout.flush()
+    # Not by returning: the loop would then wait for tasks of Kopf that answer no cancellation while a watch is open.
+    os._exit(status)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -222,7 +226,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         settings, process = read_settings(os.environ)
         set_up_logging(process.log_level)
-        return uvloop.run(run_operator(settings, process))
+        uvloop.run(run_operator(settings, process))
     except (InvalidSetting, ConnectionNotConfigured) as error:
         sys.stderr.write(f"stoker operator: {error}\n")
         return 2

@@ -77,11 +77,7 @@ async def test_a_leader_that_loses_the_lease_ends_at_once(
     plane: ControlPlane, pair: tuple[OperatorProcess, OperatorProcess], client: KubeClient, namespace: str
 ) -> None:
     first, _ = pair
-    lease = await client.get(LEASES, SYSTEM, LEASE)
-    assert lease is not None
-    lease["spec"]["holderIdentity"] = "somebody-else"
-    lease["metadata"].pop("resourceVersion")
-    await client.replace(LEASES, lease)
+    await client.merge(LEASES, SYSTEM, LEASE, {"spec": {"holderIdentity": "somebody-else"}})
     deadline = time.monotonic() + 5
     while first.running and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
