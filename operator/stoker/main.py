@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import kopf
 import uvloop
