@@ -47,18 +47,19 @@ def local_reply_config() -> Document:
                 retry_after=10,
             ),
             _mapper(
-                _flags("OM"),
-                "The gateway is out of memory and takes no new requests at the moment. Try again shortly.",
-                "gateway_overloaded",
-                errors.SERVER_ERROR,
-                retry_after=5,
-            ),
-            _mapper(
                 _flags("UF", "UC", "UO", "UR", "URX", "LR", "UPE", "NC"),
                 "The model's engine broke off or could not be reached. Try again.",
                 "model_unavailable",
                 errors.SERVER_ERROR,
                 retry_after=2,
+            ),
+            # Out of memory carries no flag, only the details "overload"; no other 503 is left here.
+            _mapper(
+                _status("EQ", 503),
+                "The gateway takes no new requests at the moment (%RESPONSE_CODE_DETAILS%). Try again shortly.",
+                "gateway_overloaded",
+                errors.SERVER_ERROR,
+                retry_after=5,
             ),
             _mapper(
                 {"or_filter": {"filters": [_status("EQ", 504), _status("EQ", 408)]}},
