@@ -43,7 +43,9 @@ class ThreadedServer:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(timeout=30)
 
     async def _start(self) -> None:
-        self._runner = web.AppRunner(self.application(), shutdown_timeout=0.1, handler_cancellation=True)
+        self._runner = web.AppRunner(
+            self.application(), shutdown_timeout=0.1, handler_cancellation=True, access_log=None
+        )
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
         await site.start()
