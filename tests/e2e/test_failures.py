@@ -162,12 +162,18 @@ def test_a_key_whose_secret_was_deleted_goes_on_working_until_it_is_rotated(
     lost = Gateway(port.host_port, read_key(kube, namespace, "alice"))
     until(lambda: lost.request("GET", "/v1/models").status == 200, "the key works", within=10)
     kube.delete("secrets", namespace, "alice")
-    message = kube.wait_reason("apikeys", namespace, "alice", "KeySecretMissing", within=70)
-    assert "rotate" in message
+    stalled = until(
+        lambda: (found := kube.condition("apikeys", namespace, "alice", "Stalled")).get("reason") and found,
+        "the missing Secret is noticed",
+        within=62,
+        every=1,
+    )
+    assert stalled["reason"] == "KeySecretMissing"
+    assert "stoker.dev/rotate" in stalled["message"]
     assert kube.get("secrets", namespace, "alice") is None, "a key is never made anew behind its owner's back"
     assert lost.request("GET", "/v1/models").status == 200
     kube.kubectl("annotate", "apikey", "alice", "-n", namespace, "stoker.dev/rotate=1")
-    kube.wait_ready("apikey/alice", namespace=namespace)
+    kube.wait_current("apikeys", namespace, "alice")
     renewed = Gateway(port.host_port, read_key(kube, namespace, "alice"))
     assert renewed.key != lost.key
     until(lambda: renewed.request("GET", "/v1/models").status == 200, "the new key works", within=10)

@@ -9,6 +9,8 @@ from stoker.cluster.resource_types import TYPE_BY_KIND, Object
 from stoker.errors import StokerError, Waiting
 from stoker.reconcile.context import Context
 
+STALLED_RESYNC_SECONDS = 15.0
+
 
 async def report(context: Context, own: OwnObject, status: StatusModel) -> None:
     """Write the status of an object, unless it already says that."""
@@ -28,8 +30,10 @@ async def report(context: Context, own: OwnObject, status: StatusModel) -> None:
 
 
 def retry_after(problem: StokerError | None, *, at_most: float | None = None) -> float | None:
-    """When to look again by itself."""
-    wait = problem.retry_after if isinstance(problem, Waiting) else None
+    """When to look again by itself: what stands in the way may be something that is not watched, such as a foreign Service."""
+    wait = None
+    if problem is not None:
+        wait = problem.retry_after if isinstance(problem, Waiting) else STALLED_RESYNC_SECONDS
     return min((delay for delay in (wait, at_most) if delay is not None), default=None)
 
 
