@@ -7,12 +7,15 @@ import contextlib
 import http.client
 import json
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 from e2e.kube import Kube
 
+PROBE_TOKENS = 60
+LONGEST = 3500
 STORY = [{"role": "user", "content": "Tell me a long story about the sea and the people who live on it."}]
 
 
@@ -77,9 +80,16 @@ class Gateway:
             "POST", "/v1/chat/completions", body, {} if key is None else {"Authorization": f"Bearer {key}"}
         )
 
-    def stream(self, tokens: int, model: str | None = None) -> Stream:
+    def stream(self, tokens: int) -> Stream:
         """A chat that runs for exactly so many tokens, read in the background."""
-        return Stream(self, model or self.model, tokens)
+        return Stream(self, self.model, tokens)
+
+    def long_stream(self, seconds: float) -> Stream:
+        """A chat that has begun and runs for about so long, as fast as this machine is right now."""
+        began = time.monotonic()
+        self.stream(PROBE_TOKENS).await_end()
+        rate = PROBE_TOKENS / (time.monotonic() - began)
+        return self.stream(min(int(rate * seconds), LONGEST)).await_first_piece()
 
 
 @dataclass

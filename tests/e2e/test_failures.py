@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 from e2e import objects
@@ -45,6 +46,26 @@ def namespace(kube: Kube, make_namespace: Callable[[str], str], sources: Sources
         objects.model(name, "taken"),
     )
     return name
+
+
+@dataclass
+class LostKey:
+    """A key whose Secret somebody deleted, and the gateway it opens."""
+
+    namespace: str
+    gateway: Gateway
+
+
+@pytest.fixture(scope="module", autouse=True)
+def lost_key(kube: Kube, make_namespace: Callable[[str], str], next_port: Callable[[], NodePort]) -> LostKey:
+    """Made first and looked at last: that a Secret is gone is noticed within a minute."""
+    namespace, port = make_namespace("e2e-keys"), next_port()
+    kube.apply(objects.gateway(namespace, port.node_port), objects.key(namespace, "alice"))
+    kube.wait_ready("apigateway/gateway", "apikey/alice", namespace=namespace)
+    lost = Gateway(port.host_port, read_key(kube, namespace, "alice"))
+    until(lambda: lost.request("GET", "/v1/models").status == 200, "the key works", within=10)
+    kube.delete("secrets", namespace, "alice")
+    return LostKey(namespace, lost)
 
 
 def serves_again(kube: Kube, namespace: str, name: str) -> None:
@@ -153,15 +174,8 @@ def test_a_spec_the_operator_cannot_use_stalls_only_itself(kube: Kube, namespace
     kube.wait_current("modeldeployments", namespace, "bad-args", within=20)
 
 
-def test_a_key_whose_secret_was_deleted_goes_on_working_until_it_is_rotated(
-    kube: Kube, make_namespace: Callable[[str], str], next_port: Callable[[], NodePort]
-) -> None:
-    namespace, port = make_namespace("e2e-keys"), next_port()
-    kube.apply(objects.gateway(namespace, port.node_port), objects.key(namespace, "alice"))
-    kube.wait_ready("apigateway/gateway", "apikey/alice", namespace=namespace)
-    lost = Gateway(port.host_port, read_key(kube, namespace, "alice"))
-    until(lambda: lost.request("GET", "/v1/models").status == 200, "the key works", within=10)
-    kube.delete("secrets", namespace, "alice")
+def test_a_key_whose_secret_was_deleted_goes_on_working_until_it_is_rotated(kube: Kube, lost_key: LostKey) -> None:
+    namespace, lost = lost_key.namespace, lost_key.gateway
     stalled = until(
         lambda: (found := kube.condition("apikeys", namespace, "alice", "Stalled")).get("reason") and found,
         "the missing Secret is noticed",
@@ -174,7 +188,7 @@ def test_a_key_whose_secret_was_deleted_goes_on_working_until_it_is_rotated(
     assert lost.request("GET", "/v1/models").status == 200
     kube.kubectl("annotate", "apikey", "alice", "-n", namespace, "stoker.dev/rotate=1")
     kube.wait_current("apikeys", namespace, "alice")
-    renewed = Gateway(port.host_port, read_key(kube, namespace, "alice"))
+    renewed = Gateway(lost.port, read_key(kube, namespace, "alice"))
     assert renewed.key != lost.key
     until(lambda: renewed.request("GET", "/v1/models").status == 200, "the new key works", within=10)
     assert lost.request("GET", "/v1/models").status == 200, "the old one goes on for its grace period"
