@@ -69,6 +69,8 @@ def build_settings() -> kopf.OperatorSettings:
     settings.watching.reconnect_backoff = 0.5
     # Bookmarks come every minute, so longer silence is a dead connection.
     settings.watching.inactivity_timeout = 130.0
+    # A list of thousands is read in pieces: parsed at once it would take more memory than all that is kept of it.
+    settings.watching.chunk_size = 100
     settings.queueing.idle_timeout = 0.5
     settings.queueing.exit_timeout = 0.5
     settings.persistence.diffbase_storage = NothingKept()
