@@ -63,20 +63,21 @@ class ChildWriter:
                 # Somebody was quicker, or the name belongs to an object that the watch does not show: look at it.
                 live = await self._client.get(resource, *key)
                 continue
-            drift = find_drift(desired, answer)
-            if drift:
-                logger.warning(
-                    "%s %s/%s: the API server keeps other values than were applied, in %s",
-                    resource.kind,
-                    *key,
-                    ", ".join(sorted(drift)),
-                )
-            self._accepted[resource, key] = (wanted, drift)
+            if live is not None:
+                self._accept(resource, key, desired, wanted, answer)
             self._settled[resource, key] = (wanted, *_edition(answer))
             if resource != SECRETS:
                 self._on_written(resource, answer)
             return answer
         raise Waiting("ChildChanging", f"{resource.kind} {key[1]} is being changed by somebody else", retry_after=2.0)
+
+    def _accept(self, resource: ResourceType, key: Key, desired: Object, wanted: str, answer: Object) -> None:
+        """Remember what the API server made of our fields, so that a difference it insists on is not fought over for ever."""
+        drift = find_drift(desired, answer)
+        if drift:
+            fields = ", ".join(sorted(drift))
+            logger.warning("%s %s/%s: other values than applied are kept in %s", resource.kind, *key, fields)
+        self._accepted[resource, key] = (wanted, drift)
 
     async def prune(self, owner: Resource, keep: Iterable[Object]) -> None:
         """Delete watched children of this owner that it should not have any more; claims stay, for they hold data."""

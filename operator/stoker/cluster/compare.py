@@ -122,6 +122,6 @@ def parse_quantity(text: str | int | float) -> Decimal:
     """The number behind a Kubernetes quantity: the API server writes 0.5 back as 500m and 1024Mi as 1Gi."""
     value = str(text)
     digits = value.rstrip("mkMGTPEKi")
-    if digits and "e" in value.lower() and not value.endswith("E"):
-        return Decimal(value)
-    return Decimal(digits) * _SUFFIXES[value[len(digits) :]]
+    suffix = value[len(digits) :]
+    # 1E is a suffix, 1E3 an exponent.
+    return Decimal(digits) * _SUFFIXES[suffix]

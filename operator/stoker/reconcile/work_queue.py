@@ -6,7 +6,7 @@ import asyncio
 import heapq
 import random
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
@@ -31,7 +31,10 @@ class WorkQueue:
 
     def __init__(self) -> None:
         self._clock = time.monotonic
-        self._ready: dict[WorkKey, None] = {}
+        # Names never worked on before, and the others; in the order in which they came.
+        self._fresh: OrderedDict[WorkKey, None] = OrderedDict()
+        self._repeated: OrderedDict[WorkKey, None] = OrderedDict()
+        self._known: set[WorkKey] = set()
         self._due: dict[WorkKey, float] = {}
         self._heap: list[tuple[float, WorkKey]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -40,14 +43,14 @@ class WorkQueue:
         self._failures: dict[WorkKey, int] = {}
         self._idle: deque[asyncio.Future[None]] = deque()
         self._closed = False
-        self._newest = False
+        self._turn = 0
         self._last_taken = self._clock()
 
     def add(self, key: WorkKey, *, delay: float = 0.0) -> None:
         """Have the object looked at, after ``delay`` seconds at the latest; an earlier appointment stands."""
         if key in self._running:
             self._again[key] = min(delay, self._again.get(key, delay))
-        elif key in self._ready:
+        elif key in self._fresh or key in self._repeated:
             return
         elif delay <= 0:
             self._make_ready(key)
@@ -61,7 +64,7 @@ class WorkQueue:
     @property
     def depth(self) -> int:
         """Names that could be worked on now."""
-        return len(self._ready)
+        return len(self._fresh) + len(self._repeated)
 
     @property
     def running(self) -> int:
@@ -71,12 +74,13 @@ class WorkQueue:
     def stuck_for(self) -> float:
         """For how long the longest task has been running, or names have been waiting and none was taken."""
         now = self._clock()
-        waiting = now - self._last_taken if self._ready else 0.0
+        waiting = now - self._last_taken if self.depth else 0.0
         return max([waiting, *(now - since for since in self._running.values())])
 
     def forget(self, key: WorkKey) -> None:
-        """The object is gone: its failures do not count for a new one of its name."""
+        """The object is gone: neither its failures nor its turns count for a new one of its name."""
         self._failures.pop(key, None)
+        self._known.discard(key)
 
     def close(self) -> None:
         """Hand out no more names; what is being worked on may finish."""
@@ -108,22 +112,30 @@ class WorkQueue:
                 self.add(key, delay=min(delays))
 
     async def _take(self) -> WorkKey:
-        while self._closed or not self._ready:
+        while self._closed or not self.depth:
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._idle.append(turn)
             await turn
-        # By turns the oldest and the newest: behind a thousand others a new object is served soon, and none waits for ever.
-        self._newest = not self._newest
-        key = next(reversed(self._ready)) if self._newest else next(iter(self._ready))
-        del self._ready[key]
+        key = self._pick()
+        self._known.add(key)
         self._running[key] = self._last_taken = self._clock()
         return key
 
+    def _pick(self) -> WorkKey:
+        """By turns the oldest new name, the newest one, and one to be looked at again.
+
+        So an object that comes behind a thousand others gets its children at once, those get theirs, and statuses follow.
+        """
+        self._turn = (self._turn + 1) % 3
+        if self._repeated and (self._turn == 0 or not self._fresh):
+            return self._repeated.popitem(last=False)[0]
+        return self._fresh.popitem(last=self._turn == 2)[0]
+
     def _make_ready(self, key: WorkKey) -> None:
         self._due.pop(key, None)
-        if not self._ready:
+        if not self.depth:
             self._last_taken = self._clock()
-        self._ready[key] = None
+        (self._repeated if key in self._known else self._fresh)[key] = None
         while self._idle:
             turn = self._idle.popleft()
             if not turn.done():

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from typing import Any
+
+from stoker.cluster.observe import observe_deployment, observe_pod
+
+
+def pod(**content: Any) -> dict[str, Any]:
+    metadata = {"name": "a-1", "creationTimestamp": "1970-01-01T00:01:00Z", "labels": {"pod-template-hash": "abc"}}
+    return {"metadata": metadata, "spec": {}, **content}
+
+
+def test_a_pod_that_finds_no_node_carries_the_schedulers_words() -> None:
+    waiting = {
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": "0/2 nodes are available",
+    }
+    seen = observe_pod(pod(status={"phase": "Pending", "conditions": [waiting]}))
+    assert seen.unschedulable_message == "0/2 nodes are available"
+    assert not seen.scheduled
+    assert (seen.template_hash, seen.created_at) == ("abc", 60.0)
+
+
+def test_a_container_that_fell_tells_how_and_its_last_words() -> None:
+    fallen = {"exitCode": 137, "reason": "OOMKilled", "message": "x" * 600 + "the cause"}
+    engine = {
+        "name": "engine",
+        "restartCount": 3,
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": fallen},
+    }
+    (seen,) = observe_pod(pod(status={"containerStatuses": [engine]})).containers
+    assert (seen.state, seen.reason, seen.restarts) == ("waiting", "CrashLoopBackOff", 3)
+    assert (seen.last_exit_code, seen.last_reason) == (137, "OOMKilled")
+    assert seen.last_message.endswith("the cause")
+    assert len(seen.last_message) <= 512
+
+
+def test_init_containers_come_first_and_are_known_as_such() -> None:
+    status = {
+        "initContainerStatuses": [{"name": "fetch", "state": {"running": {}}}],
+        "containerStatuses": [{"name": "engine", "state": {}}],
+    }
+    assert [(each.name, each.init, each.state) for each in observe_pod(pod(status=status)).containers] == [
+        ("fetch", True, "running"),
+        ("engine", False, "waiting"),
+    ]
+
+
+def test_a_deployment_that_may_not_make_pods_tells_why() -> None:
+    failure = {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}
+    progress = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
+    seen = observe_deployment(
+        {"metadata": {"generation": 2}, "status": {"conditions": [failure, progress], "replicas": 1}}
+    )
+    assert seen is not None
+    assert (seen.replica_failure, seen.progress_reason) == ("exceeded quota", "ProgressDeadlineExceeded")
+    assert (seen.generation, seen.replicas, seen.ready_replicas) == (2, 1, 0)
+    assert observe_deployment(None) is None
