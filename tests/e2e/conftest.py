@@ -224,6 +224,8 @@ def make_namespace(kube: Kube) -> Iterator[Callable[[str], str]]:
 
     def make(name: str) -> str:
         labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+        # Only a cluster that was kept has one: nobody waits for its streams.
+        kube.kubectl("delete", "pods", "--all", "-n", name, "--force", "--grace-period=0", "--wait=false")
         kube.kubectl("delete", "namespace", name, "--ignore-not-found", "--timeout=120s")
         kube.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
         made.add(name)

@@ -124,6 +124,19 @@ def test_a_stream_outlives_a_crash_beside_envoy_and_calls_come_back_at_once(
     stream.await_end()
 
 
+def test_a_pod_whose_engine_still_loads_goes_at_once(kube: Kube, service: Service) -> None:
+    """An engine that loads has no signal handlers yet and never was ready: there is nothing to wait for. Here `sleep` loads."""
+    loading = {"spec": {"containers": [{"name": "engine", "command": ["sleep"], "args": ["3600"]}]}}
+    kube.apply(
+        objects.engine(service.namespace, "loads", image="docker.io/library/busybox:1.37", podTemplate=loading),
+        objects.model(service.namespace, "loads", engineRef={"name": "loads"}),
+    )
+    kube.wait_reason("modeldeployments", service.namespace, "loads", "EngineLoading")
+    pod = only_pod(kube, service, "stoker.dev/model-deployment=loads")
+    kube.delete("modeldeployments", service.namespace, "loads")
+    until(lambda: is_gone(kube, service, pod), "the pod is gone", within=15)
+
+
 def test_a_pod_that_serves_is_used_at_once(kube: Kube, service: Service) -> None:
     old = only_pod(kube, service, ENGINE_PODS)
     kube.kubectl("delete", "pod", old, "-n", service.namespace, "--wait=false")

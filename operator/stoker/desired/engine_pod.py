@@ -53,6 +53,9 @@ def build_pod_template(resolved: ResolvedModelDeployment, settings: OperatorSett
             "automountServiceAccountToken": False,
             # A Service named "llama" would otherwise become variables that engines read as their own.
             "enableServiceLinks": False,
+            # PID 1 of a container ignores SIGTERM until it has a handler: an engine that still loads, or a process that has
+            # just begun, would hold the pod for the whole grace period. Here the pause container is PID 1.
+            "shareProcessNamespace": True,
             "securityContext": pod_security(),
             "terminationGracePeriodSeconds": deployment.spec.rollout.drain_timeout_seconds + GRACE_MARGIN_SECONDS,
             "initContainers": _init_containers(resolved, settings),
