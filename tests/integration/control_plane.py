@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -99,32 +100,26 @@ def _install(plane: ControlPlane) -> None:
     plane.kubectl("apply", "--server-side", "-k", str(ROOT / "crds"))
     plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
     plane.kubectl("create", "namespace", SYSTEM)
-    rendered = subprocess.run(
-        [
-            str(BIN / "helm"),
-            "template",
-            "stoker",
-            str(ROOT / "charts/stoker"),
-            "--namespace",
-            SYSTEM,
-            "--set",
-            "crds.enabled=false",
-        ],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    # kubectl wrote down that our kinds do not exist.
+    shutil.rmtree(plane.folder / "cache", ignore_errors=True)
+    operator_account(plane, SYSTEM).rename(plane.operator_kubeconfig)
+
+
+def operator_account(plane: ControlPlane, namespace: str, *values: str) -> Path:
+    """The service account and rights that the chart makes with these values; a kubeconfig with its token."""
+    settings = [part for value in ("crds.enabled=false", *values) for part in ("--set", value)]
+    chart = [str(BIN / "helm"), "template", "stoker", str(ROOT / "charts/stoker"), "--namespace", namespace]
+    rendered = subprocess.run([*chart, *settings], check=True, capture_output=True, text=True, timeout=60)
     kinds = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
     rights = [document for document in yaml.safe_load_all(rendered.stdout) if document and document["kind"] in kinds]
     plane.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(rights))
-    # kubectl wrote down that our kinds do not exist.
-    shutil.rmtree(plane.folder / "cache", ignore_errors=True)
-    token = plane.kubectl("create", "token", ACCOUNT, "-n", SYSTEM, "--duration=24h").strip()
+    token = plane.kubectl("create", "token", ACCOUNT, "-n", namespace, "--duration=24h").strip()
     config = yaml.safe_load(plane.kubeconfig.read_text())
     for user in config["users"]:
         user["user"] = {"token": token}
-    plane.operator_kubeconfig.write_text(yaml.safe_dump(config))
+    path = plane.folder / f"kubeconfig-of-{namespace}"
+    path.write_text(yaml.safe_dump(config))
+    return path
 
 
 @dataclass
@@ -219,8 +214,6 @@ def _free_port() -> int:
 
 
 def _data(path: Path, encoded: str) -> Path:
-    import base64
-
     path.touch(0o600)
     path.write_bytes(base64.b64decode(encoded))
     return path

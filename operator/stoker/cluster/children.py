@@ -59,7 +59,7 @@ class ChildWriter:
                 answer = await self._send(resource, desired, wanted, live)
             except ApiError as error:
                 if error.status != 409:
-                    raise _refusal(owner, resource, key, error) from error
+                    raise explain_refusal(owner, resource, key, error) from error
                 # Somebody was quicker, or the name belongs to an object that the watch does not show: look at it.
                 live = await self._client.get(resource, *key)
                 continue
@@ -180,7 +180,7 @@ def _check_ours(owner: Resource, resource: ResourceType, live: Object) -> None:
     )
 
 
-def _refusal(owner: Resource, resource: ResourceType, key: Key, error: ApiError) -> Exception:
+def explain_refusal(owner: Resource, resource: ResourceType, key: Key, error: ApiError) -> Exception:
     """Turn a refusal that only a person can mend into a condition; everything else is tried again."""
     if error.status in (400, 422):
         return Stalled(

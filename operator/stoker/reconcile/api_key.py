@@ -15,6 +15,7 @@ from stoker.api import ApiKey
 from stoker.api.api_key import KeyHash
 from stoker.api.names import KEY_SECRET_FIELD, ROTATE_ANNOTATION
 from stoker.cluster.cache import OwnObject, controller_uid
+from stoker.cluster.children import explain_refusal
 from stoker.cluster.errors import ApiError
 from stoker.cluster.resource_types import SECRETS, Object
 from stoker.desired.api_key import (
@@ -123,11 +124,12 @@ async def _with_secret(context: Context, api_key: ApiKey, now: datetime) -> _Key
 async def _read_or_create(context: Context, api_key: ApiKey, rotation: str | None) -> Object:
     """The Secret of the key; made now if there is none, for the status that would know its hash was never written."""
     secret = _new_secret(api_key, _new_key(), rotation)
+    key = (api_key.metadata.namespace, secret_name(api_key))
     try:
         return await context.client.create(SECRETS, secret)
     except ApiError as error:
         if error.status != 409:
-            raise
+            raise explain_refusal(api_key, SECRETS, key, error) from error
     found = await _read_ours(context, api_key, secret_name(api_key))
     if found is None:
         raise Waiting("SecretChanging", f"Secret {secret_name(api_key)} is being deleted", retry_after=1.0)
