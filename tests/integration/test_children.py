@@ -37,6 +37,7 @@ pytestmark = pytest.mark.integration
 
 QUICKSTART = ("engine", "model", "gateway")
 CHILD_TYPES = (*WATCHED_CHILD_TYPES, SECRETS, API_KEYS)
+CLAIM = {"type": "PersistentVolumeClaim", "size": "1Gi"}
 OURS = "app.kubernetes.io/managed-by=stoker"
 
 
@@ -112,7 +113,7 @@ async def test_a_deleted_child_is_back_within_five_seconds(
     resource: ResourceType,
     name: str,
 ) -> None:
-    cache = {"type": "PersistentVolumeClaim", "size": "1Gi"} if resource == CLAIMS else {"type": "EmptyDir"}
+    cache = CLAIM if resource == CLAIMS else {"type": "EmptyDir"}
     plane.apply(engine(cache=cache), model(), gateway(), namespace=namespace)
     old = (await until(client, resource, namespace, name, bool))["metadata"]["uid"]
     await client.delete(resource, namespace, name)
@@ -252,9 +253,11 @@ async def test_a_restarted_operator_writes_nothing(
 async def test_everything_goes_with_its_owner_while_the_operator_is_down(
     plane: ControlPlane, operator: OperatorProcess, client: KubeClient, namespace: str
 ) -> None:
-    plane.apply(engine(cache={"type": "PersistentVolumeClaim", "size": "1Gi"}), model(), gateway(), namespace=namespace)
+    plane.apply(engine(), engine("cached", cache=CLAIM), model(), gateway(), namespace=namespace)
     await everything_ready(client, namespace)
+    await until(client, CLAIMS, namespace, "cached-cache", bool)
     operator.stop()
     plane.kubectl("delete", "modeldeployment,apigateway,inferenceengine", "--all", "-n", namespace, "--timeout=20s")
     for kind, name in await versions(client, namespace):
-        await until_gone(client, next(known for known in CHILD_TYPES if known.kind == kind), namespace, name)
+        resource = next(known for known in (*CHILD_TYPES, *OWN_TYPES) if known.kind == kind)
+        await until_gone(client, resource, namespace, name)

@@ -13,21 +13,21 @@ from stoker.cluster.client import KubeClient
 from stoker.cluster.resource_types import API_GATEWAYS, API_KEYS, DEPLOYMENTS, MODEL_DEPLOYMENTS
 
 pytestmark = pytest.mark.integration
-SYSTEM = "stoker-narrow"
 
 
 @pytest.fixture
 def narrow_operator(plane: ControlPlane, shared_operator: OperatorProcess, namespace: str) -> Iterator[OperatorProcess]:
     """With the rights that the chart gives for a list of namespaces."""
     shared_operator.stop()
-    plane.kubectl("create", "namespace", SYSTEM)
-    kubeconfig = operator_account(plane, SYSTEM, f"watch.namespaces={{{namespace}}}")
-    settings = {"KUBECONFIG": str(kubeconfig), "POD_NAMESPACE": SYSTEM, "STOKER_WATCH_NAMESPACES": namespace}
+    system = f"system-of-{namespace}"
+    plane.kubectl("create", "namespace", system)
+    kubeconfig = operator_account(plane, system, f"watch.namespaces={{{namespace}}}")
+    settings = {"KUBECONFIG": str(kubeconfig), "POD_NAMESPACE": system, "STOKER_WATCH_NAMESPACES": namespace}
     operator = OperatorProcess(plane, "narrow", settings)
     operator.start()
     yield operator
     operator.stop()
-    plane.kubectl("delete", "namespace", SYSTEM, "--wait=false")
+    plane.kubectl("delete", "namespace", system, "--wait=false")
     assert not [entry for entry in operator.messages() if "exception" in entry]
 
 
