@@ -206,15 +206,7 @@ def operators(kube: Kube) -> Operators:
 def sources(kube: Kube) -> Sources:
     """A source of weights that misbehaves when told to."""
     with timed("misbehaving source"):
-        return Sources(kube, image=kube_image(kube))
-
-
-def kube_image(kube: Kube) -> str:
-    """Stoker's own image, which has a Python."""
-    deployment = kube.get("deployments", OPERATOR_NAMESPACE, OPERATOR)
-    assert deployment
-    image: str = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
-    return image
+        return Sources(kube, image=kube.stoker_image())
 
 
 @pytest.fixture(scope="session")

@@ -194,6 +194,13 @@ class Kube:
         except AssertionError as error:
             raise AssertionError(f"{error}; seen: {list(dict.fromkeys(seen))}") from None
 
+    def stoker_image(self) -> str:
+        """Stoker's own image, which has a Python for the tests' own pods."""
+        deployment = self.get("deployments", OPERATOR_NAMESPACE, OPERATOR)
+        assert deployment
+        image: str = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
+        return image
+
     def children(self, namespace: str, label_selector: str = MANAGED, kinds: Iterable[str] = CHILD_KINDS) -> dict[tuple[str, str], Object]:  # fmt: skip
         """Everything Stoker made in a namespace, by (kind, name)."""
         return {

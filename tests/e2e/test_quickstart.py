@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,15 +13,17 @@ from e2e.kube import Kube, Object, until
 from e2e.sources import Sources
 
 ALL_FOUR = ("inferenceengine/llama-cpp", "modeldeployment/smollm2", "apigateway/gateway", "apikey/gateway-admin")
+numbers = itertools.count(1)
 FILES = ("InferenceEngine", "ModelDeployment", "ApiGateway")
 
 
 @pytest.fixture
 def namespace(kube: Kube, make_namespace: Callable[[str], str]) -> Iterator[str]:
-    """Emptied at the end: the example has a node port of its own, which only one namespace can have."""
-    name = make_namespace("e2e-quickstart")
+    """One for each test, emptied at the end: the example has a node port, which only one Service at a time can have."""
+    name = make_namespace(f"e2e-quickstart-{next(numbers)}")
     yield name
-    kube.kubectl("delete", "namespace", name, "--timeout=120s")
+    kube.kubectl("delete", "stoker", "--all", "-n", name)
+    until(lambda: kube.get("services", name, "gateway") is None, "the node port is free", within=60)
 
 
 @pytest.mark.parametrize("order", [FILES, tuple(reversed(FILES))], ids=["engine-first", "gateway-first"])
