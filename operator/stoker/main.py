@@ -66,7 +66,7 @@ class Operator:
         self._heard = Heard()
         self._sweeper = Sweeper(client, self._context.cache, process.namespaces, lose=self._context.lose)
         self._stop = asyncio.Event()
-        self._waiting_for = "the resource definitions: kubectl apply -f crds/"
+        self._waiting_for = "the resource definitions: kubectl apply -k crds/"
         self._health = HealthServer(healthy=self._check_health, ready=lambda: self._waiting_for, collect=self._collect)
 
     async def run(self) -> int:
