@@ -59,6 +59,11 @@ push: images ## see images
 bench-scale: setup tools ## 1,000 ModelDeployments on a control plane with KWOK nodes; writes docs/benchmarks/operator.md
 	@.venv/bin/python tests/bench/scale.py
 
+.PHONY: sim
+sim: setup ## the autoscaler and its peers on request traces; writes docs/benchmarks/autoscaling.md
+	@uv pip install --quiet --python .venv/bin/python -r requirements-sim.txt
+	@.venv/bin/python tests/sim/run.py
+
 .PHONY: clean
 clean: ## remove clusters, the virtual environment and what tests left; the cache stays
 	@if [ -x .stoker/bin/kind ]; then .stoker/bin/kind get clusters 2>/dev/null | grep '^stoker-' | xargs -r -n 1 .stoker/bin/kind delete cluster --name; fi

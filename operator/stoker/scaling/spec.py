@@ -13,13 +13,16 @@ class Autoscaling:
     min_replicas: int = 1
     """0 lets the model sleep."""
     target_inflight: int = 32
-    """Most requests of which one replica is believed to work at once; what it really manages is learned below this."""
+    """Most requests of which one replica is believed to work at once; what it really manages is learned below this.
+
+    Where the engine's own limit is known and lower, pass that: it saves the first queue that learning would take.
+    """
     queue_wait_seconds: float = 1.0
     """How long a request may have to queue; about half of the goal for the first token."""
     backlog_seconds: float = 5.0
     """In what time the replicas asked for shall clear a queue that is already there."""
     cold_start_penalty_seconds: float = 450.0
-    """Replica-seconds worth paying to avoid one cold start: 150 is thrifty, 900 is quick."""
+    """Replica-seconds worth paying to avoid one cold start: more keeps idle replicas longer."""
     min_hold_seconds: float = 30.0
     max_hold_seconds: float = 1800.0
     initial_hold_seconds: float = 300.0

@@ -85,10 +85,10 @@ class Model:
         self.decisions.append(decision)
         return decision
 
-    def run(self, seconds: float, **load: Any) -> Decision:
+    def run(self, seconds: float, *, step: float = 2.0, **load: Any) -> Decision:
         """The same load for a while; the last decision."""
-        for _ in range(int(seconds / 2)):
-            decision = self.tick(**load)
+        for _ in range(int(seconds / step)):
+            decision = self.tick(seconds=step, **load)
         return decision
 
 

@@ -42,21 +42,33 @@ def test_slots_never_exceed_the_users_bound(model: Make) -> None:
 
 def test_replicas_that_have_just_become_ready_are_left_out(model: Make) -> None:
     """The second replica finishes nothing in its first ten seconds; the speed of one is learned, not half of it."""
-    growing = model(desired=1, learned=Learned(residence_seconds=10.0), max_replicas=2)
-    growing.run(100, arrivals=4, completions=4, running=20, held=5, ready=1)
-    alone = growing.learned.slots
-    growing.run(8, arrivals=4, completions=4, running=20, held=5, ready=2)
-    assert growing.learned.slots == pytest.approx(alone)
+    growing = model(desired=1, learned=Learned(residence_seconds=10.0), max_replicas=2, target_inflight=64)
+    growing.run(100, arrivals=8, completions=8, running=40, held=5, ready=1)
+    assert growing.learned.slots == pytest.approx(40.0)
+    growing.run(8, arrivals=8, completions=8, running=40, held=5, ready=2)
+    assert growing.learned.slots == pytest.approx(40.0)
+    growing.run(40, arrivals=8, completions=8, running=40, held=5, ready=2)
+    assert growing.learned.slots < 35.0, "after that it counts"
+
+
+def test_what_a_queue_left_behind_teaches_nothing_either(model: Make) -> None:
+    """Requests slowed by the queue are still running when it is gone."""
+    full = model(desired=2, learned=Learned(residence_seconds=2.0, slots=8.0), max_replicas=2)
+    full.run(20, arrivals=10, completions=10, running=60, held=10)
+    full.run(10, arrivals=10, completions=10, running=60)
+    assert full.learned.residence_seconds == 2.0
+    full.run(10, arrivals=10, completions=10, running=60)
+    assert full.learned.residence_seconds > 2.0
 
 
 def test_after_a_long_calm_a_limit_is_believed_a_little_less(model: Make) -> None:
     calm = model(desired=1)
-    calm.run(600, arrivals=2, completions=2, running=2)
+    calm.run(600, step=20, arrivals=20, completions=20, running=2)
     assert calm.learned.slots == pytest.approx(4.0, rel=0.001)
-    calm.run(3600, arrivals=2, completions=2, running=2)
+    calm.run(3600, step=20, arrivals=20, completions=20, running=2)
     assert 4.4 < calm.learned.slots < 4.6
     idle = model(desired=1)
-    idle.run(7200)
+    idle.run(7200, step=20)
     assert idle.learned.slots == 4.0, "nothing is learned from nothing"
 
 

@@ -15,9 +15,9 @@ Make = Callable[..., Any]
 def test_state_survives_json_and_stays_small(model: Make) -> None:
     """Sixteen replicas that come and go until every list is full."""
     full = model(desired=1, max_replicas=16, max_hold_seconds=60, initial_hold_seconds=30)
-    for _ in range(60):
+    for _ in range(30):
         full.run(20, arrivals=60, completions=60, running=40)
-        full.run(200)
+        full.run(200, step=20)
     text = json.dumps(full.memory.to_dict(), separators=(",", ":"))
     assert Memory.from_dict(json.loads(text)) == full.memory
     assert Learned.from_dict(json.loads(json.dumps(full.learned.to_dict()))) == full.learned
