@@ -192,5 +192,5 @@ a replica can start is lost to every policy that has not kept one. An engine tha
 with two slots) needs `targetInflight` to say so: what is learned comes too late for it. Peers' policies are ours to get
 wrong: corrections are welcome in `tests/sim/peers.py`.
 
-{runs} runs, {seconds:.0f} s of one core.
+{runs} runs, {seconds / 60:.0f} min of one core.
 """
