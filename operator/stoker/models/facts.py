@@ -14,6 +14,8 @@ from typing import Any
 MAX_TEXT = 128
 """Characters of a name or licence that are kept; they end up in a status."""
 
+MAX_KV_GROUPS = 16
+
 
 class BadModelError(Exception):
     """The file contradicts itself or its format; the message says where."""
@@ -78,10 +80,15 @@ def group_layers(layers: Iterable[KvLayers]) -> tuple[KvLayers, ...]:
         (layer for layer in layers if layer.key_width or layer.value_width),
         key=lambda layer: (layer.window, layer.key_width, layer.value_width),
     )
-    return tuple(
+    groups = tuple(
         KvLayers(sum(layer.layers for layer in group), *key)
         for key, group in groupby(kept, key=lambda layer: (layer.key_width, layer.value_width, layer.window))
     )
+    if len(groups) <= MAX_KV_GROUPS:
+        return groups
+    # No real model is so irregular; what it takes at most is enough to know.
+    widest = max(group.key_width for group in groups), max(group.value_width for group in groups)
+    return (KvLayers(sum(group.layers for group in groups), *widest),)
 
 
 def shown_text(value: object) -> str:

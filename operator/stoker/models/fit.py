@@ -56,7 +56,9 @@ class FitRequest:
     engine: str
     slots: int
     context_length: int | None = None
-    """Tokens of one request; None: what the model was trained with, shared by all slots."""
+    """Tokens of one request; None: what the model was trained with."""
+    shared: bool = False
+    """One cache of that length for all slots together: each may use all of it, none is promised it."""
     key_type: str = "f16"
     value_type: str = "f16"
     devices: int = 0
@@ -73,6 +75,7 @@ class FitRequest:
             "engine": self.engine,
             "slots": self.slots,
             "contextLength": self.context_length,
+            "shared": self.shared or None,
             "keyType": self.key_type if self.key_type != "f16" else None,
             "valueType": self.value_type if self.value_type != "f16" else None,
             "devices": self.devices or None,
@@ -92,6 +95,7 @@ def parse_fit_request(order: dict[str, Any]) -> FitRequest:
         "value_type": str(order.get("valueType", "f16")),
         "devices": int(order.get("devices", 0)),
         "reserved_bytes": int(order.get("reservedBytes", 0)),
+        "shared": bool(order.get("shared", False)),
         "embedding": bool(order.get("embedding", False)),
     }
     context, available = order.get("contextLength"), order.get("availableBytes")
@@ -112,6 +116,7 @@ class Fit:
     context_length: int
     """Tokens of one request that the bill is for."""
     slots: int
+    shared: bool = False
     available_bytes: int | None = None
     largest_context: int = 0
     """The largest context of one request that fits with these slots; 0 when none does, or nobody knows the memory."""
@@ -134,12 +139,25 @@ def compute_fit(facts: ModelFacts, request: FitRequest) -> Fit:
     fit = _bill(facts, request)
     if fit.fits is not False:
         return fit
-    return replace(fit, largest_context=_largest_context(facts, request), largest_slots=_largest_slots(facts, request))
+    return replace(fit, largest_context=largest_context(facts, request), largest_slots=_largest_slots(facts, request))
 
 
-def largest_context(facts: ModelFacts, request: FitRequest) -> int:
-    """The largest context of one request, each slot with a cache of its own; 0 when none is worth having."""
-    return _largest_context(facts, request)
+def explain_misfit(fit: Fit) -> str:
+    """What is missing, and the numbers that would do."""
+    slots = f"{fit.context_length} tokens shared by {fit.slots} requests"
+    if not fit.shared:
+        slots = f"{fit.slots} x {fit.context_length} tokens"
+    bill = (
+        f"it needs {_gib(fit.required_bytes)} (weights {_gib(fit.weights_bytes)}, cache for {slots} {_gib(fit.kv_bytes)}, "
+        f"overhead {_gib(fit.overhead_bytes)}), and there are {_gib(fit.available_bytes or 0)}"
+    )
+    steps = []
+    if fit.largest_context:
+        steps.append(f"set spec.contextLength to at most {fit.largest_context}")
+    if fit.largest_slots and not fit.shared:
+        steps.append(f"set spec.maxConcurrentRequests to at most {fit.largest_slots}")
+    steps.append("give it more memory" if steps else "give it more memory, or take a smaller quantization or model")
+    return f"{bill}: {', or '.join(steps)}"
 
 
 def kv_bytes(facts: ModelFacts, request: FitRequest) -> int:
@@ -152,14 +170,13 @@ def kv_bytes(facts: ModelFacts, request: FitRequest) -> int:
             for layer in facts.kv_cache
         )
         return tokens + facts.recurrent_bytes * request.slots
-    shared = request.context_length is None
-    caches = 1 if shared else request.slots
+    caches = 1 if request.shared else request.slots
     cells = _padded(context)
     total = 0
     for layer in facts.kv_cache:
         held = cells
         if layer.window:
-            held = min(cells, _padded(layer.window * (request.slots if shared else 1) + profile.batch_tokens))
+            held = min(cells, _padded(layer.window * (request.slots if request.shared else 1) + profile.batch_tokens))
         total += layer.layers * held * caches * _row_bytes(layer, request)
     return total + facts.recurrent_bytes * request.slots
 
@@ -174,6 +191,7 @@ def _bill(facts: ModelFacts, request: FitRequest) -> Fit:
         overhead_bytes=_overhead(facts, request),
         context_length=request.context_length or facts.context_length,
         slots=request.slots,
+        shared=request.shared,
         available_bytes=available,
     )
 
@@ -197,13 +215,14 @@ def compute_bytes(facts: ModelFacts, request: FitRequest) -> int:
     return activations + mask + 4 * outputs * facts.vocabulary_size
 
 
-def _largest_context(facts: ModelFacts, request: FitRequest) -> int:
-    """By halving: more context never takes less memory."""
+def largest_context(facts: ModelFacts, request: FitRequest) -> int:
+    """The largest context of one request that fits, each slot with a cache of its own; 0 when none is worth having."""
+    # By halving: more context never takes less memory.
     most = facts.context_length or request.context_length or 0
     few, many = 0, most // _STEP
     while few < many:
         middle = (few + many + 1) // 2
-        if _bill(facts, replace(request, context_length=middle * _STEP)).fits is False:
+        if _bill(facts, replace(request, context_length=middle * _STEP, shared=False)).fits is False:
             many = middle - 1
         else:
             few = middle
@@ -238,3 +257,7 @@ def _profile(request: FitRequest) -> MemoryProfile:
 
 def _padded(tokens: int) -> int:
     return -(-tokens // _STEP) * _STEP
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 10 * 2**30 else f"{size / 2**30:.2f} GiB"
