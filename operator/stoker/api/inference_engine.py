@@ -33,12 +33,19 @@ class Accelerator(ApiModel):
             "self.vendor != 'None' || !has(self.resourceName)",
             "accelerator.resourceName needs a vendor: set vendor to NVIDIA, AMD or Intel, or remove resourceName",
         ),
+        Cel(
+            "self.vendor != 'None' || !has(self.memory)",
+            "accelerator.memory needs a vendor: on the CPU resources.limits.memory says how much there is",
+        ),
     )
 
     vendor: Vendor = "NVIDIA"
     """NVIDIA, AMD, Intel, or None for an engine that computes on the CPU. Chooses the default image."""
     resource_name: Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")] | None = None
     """Extended resource that one device is requested by, such as nvidia.com/gpu or nvidia.com/mig-1g.10gb. Default: nvidia.com/gpu, amd.com/gpu or gpu.intel.com/xe, by vendor."""
+
+    memory: Quantity | None = None
+    """Memory of one device, such as 24Gi. With it, models that do not fit are refused before they are downloaded, and the context is chosen to fit."""
 
 
 class Cache(ApiModel):

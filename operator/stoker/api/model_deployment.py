@@ -22,6 +22,7 @@ from stoker.api.base import (
     StatusModel,
 )
 from stoker.api.inference_engine import Arguments
+from stoker.api.inspection import FitStatus, ModelStatus
 
 Task = Literal["Chat", "Completion", "Embedding"]
 ServedName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$")]
@@ -112,9 +113,11 @@ class ModelDeploymentSpec(ApiModel):
     task: Task = "Chat"
     """What the model is for, and so which API paths are open: Chat, Completion or Embedding."""
     context_length: Annotated[int, Field(ge=64, le=16777216)] | None = None
-    """Tokens of context of one request. Default: what the model was trained with."""
+    """Tokens of context of one request. Default: what the model was trained with, or the largest that fits the memory."""
     max_concurrent_requests: Annotated[int, Field(ge=1, le=4096)] = 4
     """Requests that one replica works on at a time; each has a context of its own."""
+    fit_policy: Literal["Enforce", "Warn", "Ignore"] = "Enforce"
+    """What happens when the model needs more memory than there is (status.fit). Enforce: it is not started, nor downloaded. Warn: the condition Fits says so. Ignore: nothing, and files whose header is broken are started, too."""
     gpus: Annotated[int, Field(ge=0, le=64)] | None = None
     """Devices of one replica. Default: 1, or 0 on an engine with accelerator.vendor None."""
     chat_template: ChatTemplate | None = None
@@ -169,6 +172,10 @@ class ModelDeploymentStatus(StatusModel):
     """Engine image in use."""
     update_available: str | None = None
     """What a new choice would change, such as a newer engine image; set the annotation stoker.dev/refresh to take it."""
+    model: ModelStatus | None = None
+    """What the headers of a downloaded model say."""
+    fit: FitStatus | None = None
+    """Memory that one replica takes, computed from the headers, and what there is."""
     download: DownloadStatus | None = None
     """Progress of the download, while one runs."""
     endpoint: str | None = None
@@ -176,7 +183,7 @@ class ModelDeploymentStatus(StatusModel):
     gateways: Annotated[list[str], Field(max_length=64)] = []
     """Gateways that publish this model, as namespace/name."""
     conditions: Conditions = []
-    """Ready; Reconciling and Stalled while true."""
+    """Ready; Fits once the model's header was read and the memory is known; Reconciling and Stalled while true."""
 
 
 class ModelDeployment(Resource):

@@ -11,6 +11,7 @@ from stoker.api.api_gateway import ApiGateway
 from stoker.api.api_key import ApiKey
 from stoker.api.base import StatusModel
 from stoker.api.inference_engine import InferenceEngine
+from stoker.api.inspection import FitStatus, ModelStatus
 from stoker.api.model_deployment import ModelDeployment
 
 
@@ -82,6 +83,11 @@ class ResolvedModelDeployment:
     """Replicas wanted now."""
     publishers: tuple[tuple[str, str], ...] = ()
     """(namespace, name) of the gateways that publish it, sorted."""
+    model: ModelStatus | None = None
+    """What its files say, once they have been looked at."""
+    fit: FitStatus | None = None
+    misfit: str = ""
+    """Why it does not fit, and what would; empty when it does, or nobody knows."""
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,9 @@ class CachedPod:
     owner: tuple[str, str] | None
     """(kind, name) of our object it belongs to."""
     fetching: bool
+    """Its download container runs now."""
+    fetched: bool = False
+    """Its download container has done its work."""
 
 
 @dataclass
@@ -189,6 +192,14 @@ class Cache:
         """Pods whose download container runs now."""
         return {key: pod for key, pod in self._pods.items() if pod.fetching and pod.observed.pod_ip}
 
+    def undescribed_pods(self) -> dict[Key, CachedPod]:
+        """Pods that have their weights and whose model is not known: they were too quick to be asked while they fetched."""
+        return {
+            key: pod
+            for key, pod in self._pods.items()
+            if pod.fetched and pod.observed.pod_ip and (self._fetch.get(key) is None or self._fetch[key].model is None)
+        }
+
     def put_fetch_progress(self, key: Key, progress: FetchProgress) -> bool:
         """Remember what a pod's download has come to; True when that is new."""
         if key not in self._pods or self._fetch.get(key) == progress:
@@ -296,12 +307,14 @@ class Cache:
             self._fetch.pop(key, None)
         if known is not None and known.owner is not None and known.owner != owner:
             _discard(self._index.pods_by_owner, (known.owner[0], key[0], known.owner[1]), key)
+        fetch = next((c for c in observed.containers if c.name == "fetch" and c.init), None)
         self._pods[key] = CachedPod(
             observed=observed,
             version=version,
             uid=obj["metadata"]["uid"],
             owner=owner,
-            fetching=any(c.name == "fetch" and c.init and c.state == "running" for c in observed.containers),
+            fetching=fetch is not None and fetch.state == "running",
+            fetched=fetch is not None and fetch.state == "terminated" and fetch.exit_code == 0,
         )
         if owner is not None:
             self._index.pods_by_owner[owner[0], key[0], owner[1]].add(key)

@@ -60,6 +60,9 @@ def describe_update(
 ) -> str | None:
     """What a new choice would change, for ``status.updateAvailable``."""
     fresh = _choose_anew(deployment, engine, source, settings)
+    if deployment.spec.context_length is None:
+        # Chosen to fit the memory, which is asked anew only when something changes.
+        fresh = fresh.model_copy(update={"context_length": chosen.context_length})
     changes = [
         f"{what}: {old} → {new}"
         for what, old, new in (

@@ -22,7 +22,9 @@ from stoker.desired.objects import (
 )
 from stoker.engines import ENGINES, EngineRequest
 from stoker.engines.accelerators import device_resource
+from stoker.engines.memory import build_fit_request
 from stoker.errors import Stalled
+from stoker.models.fit import FitRequest
 from stoker.models.quantity import parse_quantity
 from stoker.models.source import file_urls
 
@@ -97,6 +99,16 @@ def engine_request(resolved: ResolvedModelDeployment) -> EngineRequest:
     )
 
 
+def build_resolved_fit_request(resolved: ResolvedModelDeployment) -> FitRequest:
+    """How the model is to be run, as far as memory depends on it."""
+    memory = resolved.engine.spec.accelerator.memory
+    return build_fit_request(
+        ENGINES[resolved.engine.spec.type],
+        engine_request(resolved),
+        parse_quantity(memory) if memory is not None else None,
+    )
+
+
 def model_path(resolved: ResolvedModelDeployment) -> str:
     """Path of the file that the engine opens, inside its container."""
     source = resolved.source
@@ -155,7 +167,14 @@ def _fetch_container(resolved: ResolvedModelDeployment, settings: OperatorSettin
         {"name": name, "url": url, **({"sha256": checksums[name]} if name in checksums else {})}
         for name, url in zip(source.files, file_urls(source), strict=True)
     ]
-    order = {"digest": source.digest, "cache": MODELS_DIRECTORY, "files": files, "progressFile": PROGRESS_FILE}
+    order = {
+        "digest": source.digest,
+        "cache": MODELS_DIRECTORY,
+        "files": files,
+        "progressFile": PROGRESS_FILE,
+        "fit": build_resolved_fit_request(resolved).to_json(),
+        "fitPolicy": resolved.deployment.spec.fit_policy,
+    }
     env: list[Object] = [{"name": "STOKER_FETCH", "value": compact_json(order)}]
     if spec.secret_ref:
         token = {"name": spec.secret_ref.name, "key": SOURCE_TOKEN_FIELD}

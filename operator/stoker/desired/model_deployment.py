@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from stoker.api.inference_engine import InferenceEngine
+from stoker.api.inspection import ModelStatus
 from stoker.api.model_deployment import ModelDeployment
 from stoker.api.names import OWNER_LABELS, RESOLVED_ANNOTATION, ROUTABLE_LABEL
 from stoker.api.resolved import ChosenValues, OperatorSettings, ResolvedModelDeployment
 from stoker.desired.chosen import choose, write_chosen
 from stoker.desired.engine_pod import AGENT_PORT, COMPONENT, build_pod_template, engine_request, uses_claim_cache
+from stoker.desired.fit import known_model, resolve_fit
 from stoker.desired.objects import NAMESPACE_NAME_LABEL, Object, child, operator_peer, selector_labels
 from stoker.desired.publishing import check_deployment, check_pod_template
 from stoker.engines import ENGINES
@@ -37,6 +39,8 @@ def resolve_model_deployment(
     *,
     previous: ChosenValues | None,
     publishers: tuple[tuple[str, str], ...] = (),
+    reported: list[ModelStatus] | None = None,
+    serving: bool = False,
 ) -> ResolvedModelDeployment:
     """Put together all that the children depend on, and refuse what cannot work."""
     name = deployment.metadata.name
@@ -63,7 +67,9 @@ def resolve_model_deployment(
     )
     ENGINES[engine.spec.type].check(engine_request(resolved))
     _check_cache(resolved)
-    return resolved
+    fresh = previous is not None and previous.refresh != resolved.chosen.refresh
+    model = known_model(deployment, source, reported or [], fresh=fresh)
+    return resolve_fit(resolved, model, serving=serving) if model else resolved
 
 
 def referenced_objects(resolved: ResolvedModelDeployment) -> tuple[Reference, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 
 from stoker.api.model_deployment import DownloadStatus, ModelDeployment, ModelDeploymentStatus
@@ -33,6 +34,7 @@ def compute_model_deployment_status(
     seen = workload or _NOTHING
     published = sorted(f"{namespace}/{name}" for namespace, name in gateways)
     verdict = _judge(deployment, resolved, seen, problem, name_taken, published=bool(published))
+    verdict = replace(verdict, extra=_fits(resolved))
     previous, observed = deployment.status, seen.deployment
     download = slowest_download(seen.pods)
     return ModelDeploymentStatus(
@@ -44,6 +46,8 @@ def compute_model_deployment_status(
         engine=deployment.spec.engine_ref.name,
         image=resolved.chosen.engine_image if resolved else previous.image,
         update_available=update_available,
+        model=resolved.model if resolved else previous.model,
+        fit=resolved.fit if resolved else previous.fit,
         download=DownloadStatus(
             file=download.file or None, completed_bytes=download.completed_bytes, total_bytes=download.total_bytes
         )
@@ -99,6 +103,19 @@ def _describe(deployment: ModelDeployment, resolved: ResolvedModelDeployment | N
         drain_timeout_seconds=deployment.spec.rollout.drain_timeout_seconds,
         memory_advice=advice,
     )
+
+
+def _fits(resolved: ResolvedModelDeployment | None) -> tuple[tuple[str, bool, str, str], ...]:
+    if resolved is None or resolved.fit is None or resolved.fit.available_bytes is None:
+        return ()
+    if resolved.misfit:
+        return (("Fits", False, "DoesNotFit", resolved.misfit),)
+    words = f"{_gib(resolved.fit.required_bytes)} of {_gib(resolved.fit.available_bytes)} are needed"
+    return (("Fits", True, "EnoughMemory", words),)
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
 
 
 def _endpoint(resolved: ResolvedModelDeployment) -> str:
