@@ -63,6 +63,10 @@ def describe_update(
     if deployment.spec.context_length is None:
         # Chosen to fit the memory, which is asked anew only when something changes.
         fresh = fresh.model_copy(update={"context_length": chosen.context_length})
+    if engine.spec.startup_deadline_seconds is None:
+        # Chosen by the model's size.
+        deadline = max(chosen.startup_deadline_seconds, fresh.startup_deadline_seconds)
+        fresh = fresh.model_copy(update={"startup_deadline_seconds": deadline})
     changes = [
         f"{what}: {old} → {new}"
         for what, old, new in (

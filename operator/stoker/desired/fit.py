@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import ceil
 
 from stoker.api.inspection import FitStatus, ModelStatus
 from stoker.api.model_deployment import ModelDeployment
@@ -24,17 +25,20 @@ def known_model(
     return next((model for model in (*reported, *remembered) if source.digest and model.source == source.digest), None)
 
 
-def resolve_fit(resolved: ResolvedModelDeployment, model: ModelStatus, *, serving: bool) -> ResolvedModelDeployment:
-    """Add the bill for the model.
+def resolve_fit(resolved: ResolvedModelDeployment, model: ModelStatus, *, settled: bool) -> ResolvedModelDeployment:
+    """Add the bill for the model, and choose by its size what nobody has said.
 
-    Without spec.contextLength, and where the trained length does not fit, the largest that does is chosen; but never for
-    a model that serves, which would be restarted by it.
+    That is the context, where the trained length does not fit, and the startup deadline. Never for what is settled: a
+    model that serves would be restarted by it.
     """
     facts = facts_of(model)
+    if not settled and resolved.engine.spec.startup_deadline_seconds is None:
+        deadline = max(resolved.chosen.startup_deadline_seconds, startup_deadline(facts.weights_bytes))
+        resolved = replace(resolved, chosen=resolved.chosen.model_copy(update={"startup_deadline_seconds": deadline}))
     request = build_resolved_fit_request(resolved)
     fit = compute_fit(facts, request)
     unsaid = request.context_length is None and resolved.deployment.spec.fit_policy != "Ignore"
-    length = largest_context(facts, request) if fit.fits is False and unsaid and not serving else 0
+    length = largest_context(facts, request) if fit.fits is False and unsaid and not settled else 0
     if length:
         resolved = replace(resolved, chosen=resolved.chosen.model_copy(update={"context_length": length}))
         fit = compute_fit(facts, build_resolved_fit_request(resolved))
@@ -42,9 +46,14 @@ def resolve_fit(resolved: ResolvedModelDeployment, model: ModelStatus, *, servin
     return replace(resolved, model=model, fit=_status(fit), misfit=misfit)
 
 
+def startup_deadline(weights_bytes: int) -> int:
+    """Five minutes and 20 s for each GiB: a slow network volume reads some 50 MiB in a second."""
+    return min(86400, 300 + 20 * ceil(weights_bytes / 2**30))
+
+
 def check_fit(resolved: ResolvedModelDeployment) -> None:
     """Refuse what does not fit, where that is the policy."""
-    if resolved.misfit and resolved.deployment.spec.fit_policy == "Enforce":
+    if resolved.misfit and resolved.replicas > 0 and resolved.deployment.spec.fit_policy == "Enforce":
         name = resolved.deployment.metadata.name
         raise Stalled(
             "DoesNotFit",

@@ -69,7 +69,9 @@ def resolve_model_deployment(
     _check_cache(resolved)
     fresh = previous is not None and previous.refresh != resolved.chosen.refresh
     model = known_model(deployment, source, reported or [], fresh=fresh)
-    return resolve_fit(resolved, model, serving=serving) if model else resolved
+    if model is None:
+        return resolved
+    return resolve_fit(resolved, model, settled=serving and resolved.chosen == previous)
 
 
 def referenced_objects(resolved: ResolvedModelDeployment) -> tuple[Reference, ...]:
