@@ -50,10 +50,11 @@ def build_fit_request(engine: Engine, request: EngineRequest, device_memory: Dec
 
 def _options(command: Sequence[str]) -> Mapping[str, str]:
     """Flags with the word behind them; of a repeated one the last counts, as for the engine."""
-    found = {}
+    found: dict[str, str] = {}
     for word, following in zip(command, [*command[1:], ""], strict=False):
         flag = flag_name(word)
         if flag:
+            found.pop(flag, None)
             found[flag] = word.partition("=")[2] or following
     return found
 
