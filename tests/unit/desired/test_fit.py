@@ -71,7 +71,9 @@ def test_on_the_cpu_the_containers_limit_is_what_there_is(resolve, make_model, m
 
 def test_what_does_not_fit_is_refused_with_numbers_that_do(resolve, make_model, gpu, described) -> None:
     resolved = resolve(make_model(contextLength=131_072), gpu, reported=[described()])
-    with pytest.raises(Stalled, match="ModelDeployment smol does not fit InferenceEngine llama: it needs 69.4 GiB") as caught:
+    with pytest.raises(
+        Stalled, match=r"ModelDeployment smol does not fit InferenceEngine llama: it needs 69\.4 GiB"
+    ) as caught:
         check_fit(resolved)
     assert "spec.contextLength to at most 2" in caught.value.message
     assert "maxConcurrentRequests" not in caught.value.message
