@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from stoker.engines.base import Engine, EngineRequest, flag_name
-from stoker.models.fit import KV_TYPES, FitRequest
+from stoker.models.fit import KV_TYPES, PROFILES, FitRequest
 
 # Arguments of a user's that move a part of the model between device and CPU: what is needed where is then not known.
 _SPLITTING = frozenset(
@@ -30,7 +30,7 @@ def build_fit_request(engine: Engine, request: EngineRequest, device_memory: Dec
     devices = request.gpus
     memory = request.memory_limit if devices == 0 else device_memory and device_memory * devices
     options = _options(engine.command(request)) if engine.type == "LlamaCpp" else {}
-    if _SPLITTING & set(_options(request.args)):
+    if engine.type not in PROFILES or _SPLITTING & set(_options(request.args)):
         memory = None
     context = request.context_length or _positive(options, "--ctx-size", "-c")
     return FitRequest(

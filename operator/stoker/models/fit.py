@@ -172,12 +172,10 @@ def kv_bytes(facts: ModelFacts, request: FitRequest) -> int:
         return tokens + facts.recurrent_bytes * request.slots
     caches = 1 if request.shared else request.slots
     cells = _padded(context)
-    total = 0
-    for layer in facts.kv_cache:
-        held = cells
-        if layer.window:
-            held = min(cells, _padded(layer.window * (request.slots if request.shared else 1) + profile.batch_tokens))
-        total += layer.layers * held * caches * _row_bytes(layer, request)
+    total = sum(
+        layer.layers * _held(layer.window, cells, request) * caches * _row_bytes(layer, request)
+        for layer in facts.kv_cache
+    )
     return total + facts.recurrent_bytes * request.slots
 
 
@@ -203,14 +201,15 @@ def _overhead(facts: ModelFacts, request: FitRequest) -> int:
 
 
 def compute_bytes(facts: ModelFacts, request: FitRequest) -> int:
-    """Activations of one batch, the attention mask over the longest context, and the logits that are handed out."""
+    """Activations of one batch, an attention mask for each kind of layer, and the logits that are handed out."""
     context = request.context_length or facts.context_length
     batch = _profile(request).batch_tokens
     if request.embedding:
         # An input has to fit into one batch, and every token of it yields an output.
         batch = max(batch, min(context, request.context_length or 2048))
     activations = 4 * batch * (3 * facts.feed_forward_length + 5 * facts.embedding_length)
-    mask = 2 * batch * _padded(context) if facts.kv_cache else 0
+    windows = {layer.window for layer in facts.kv_cache}
+    mask = sum(2 * batch * _held(window, _padded(context), request) for window in windows)
     outputs = batch if request.embedding and facts.kv_cache else request.slots
     return activations + mask + 4 * outputs * facts.vocabulary_size
 
@@ -239,6 +238,13 @@ def _largest_slots(facts: ModelFacts, request: FitRequest) -> int:
         else:
             few = middle
     return few
+
+
+def _held(window: int, cells: int, request: FitRequest) -> int:
+    """Tokens that a layer keeps of a sequence: with a window that and one batch, of all slots where they share it."""
+    if not window:
+        return cells
+    return min(cells, _padded(window * (request.slots if request.shared else 1) + _profile(request).batch_tokens))
 
 
 def _row_bytes(layer: KvLayers, request: FitRequest) -> int:

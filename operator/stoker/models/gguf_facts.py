@@ -78,7 +78,7 @@ class _Reader:
             files=self._count("split.count") or 1,
             layers=self._layers,
             embedding_length=self._number("embedding_length"),
-            feed_forward_length=max(feed_forward, expert_width),
+            feed_forward_length=max(feed_forward, expert_width, 2 * self._number("ssm.inner_size")),
             heads=max(self._per_layer("attention.head_count"), default=0),
             kv_heads=max(kv_heads, default=0),
             head_size=self._head_sizes()[0],

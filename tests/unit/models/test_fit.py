@@ -79,6 +79,35 @@ def test_the_bill_is_what_llama_server_prints(
     assert resident * 1024 < required < resident * 1024 + 32 * MIB
 
 
+# Of files made for this: zeros for weights, SmolLM2's vocabulary, 256 wide, feed-forward 512, cache of f16; run like the above.
+_MADE = replace(SMOLLM2, embedding_length=256, feed_forward_length=512, context_length=32768)
+GEMMA3 = replace(_MADE, kv_cache=(KvLayers(2, 128, 128), KvLayers(12, 128, 128, window=512)))
+DEEPSEEK2 = replace(_MADE, kv_cache=(KvLayers(6, 160, 0),))
+MAMBA = replace(_MADE, feed_forward_length=1024, kv_cache=(), recurrent_bytes=233_472)
+
+
+@pytest.mark.parametrize(
+    ("facts", "context", "slots", "cache", "buffers"),
+    [
+        (GEMMA3, 8192, 2, 16.0 + 12.0, 14.53 + 0.38),
+        (GEMMA3, 16384, 1, 16.0 + 6.0, 22.53 + 0.19),
+        (GEMMA3, None, 4, 32.0 + 15.0, 40.03 + 0.75),
+        (DEEPSEEK2, 8192, 2, 30.0, 13.51 + 0.38),
+        (DEEPSEEK2, 16384, 1, 30.0, 21.51 + 0.19),
+        (DEEPSEEK2, None, 4, 60.0, 37.51 + 0.75),
+        (MAMBA, 8192, 2, 0.45, 7.58 + 0.38),
+        (MAMBA, 16384, 1, 0.22, 7.54 + 0.19),
+        (MAMBA, None, 4, 0.89, 7.66 + 0.75),
+    ],
+)
+def test_windows_latent_caches_and_recurrent_states_are_what_llama_server_prints(
+    facts: ModelFacts, context: int | None, slots: int, cache: float, buffers: float
+) -> None:
+    request = run(context, slots, shared=context is None)
+    assert kv_bytes(facts, request) == pytest.approx(cache * MIB, rel=0.02)
+    assert compute_bytes(facts, request) == pytest.approx(buffers * MIB, rel=0.05 if facts.kv_cache else 0.25)
+
+
 def test_the_batch_of_an_embedding_server_is_paid_for() -> None:
     """With --embeddings --batch-size 2048 --ubatch-size 2048 it prints a compute buffer of 419.08 MiB and an output of 0.76."""
     assert compute_bytes(SMOLLM2, run(2048, embedding=True)) == pytest.approx(419.84 * MIB, rel=0.08)
