@@ -43,6 +43,9 @@ async def watch_downloads(cache: Cache, enqueue_owner: Callable[[str, Key], None
                     return key, await read_progress(http, pod_ip)
 
             for key, progress in await asyncio.gather(*(ask(key, pod.observed.pod_ip) for key, pod in pods.items())):
+                if key in asked and (progress is None or progress.model is None):
+                    # It fetches no more: without the model's description there is nothing new.
+                    continue
                 owner = pods[key].owner
                 if progress is not None and owner is not None and cache.put_fetch_progress(key, progress):
                     enqueue_owner(owner[0], (key[0], owner[1]))
