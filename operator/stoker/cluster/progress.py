@@ -26,8 +26,8 @@ _LONGEST_ANSWER = 16 * 1024
 async def watch_downloads(cache: Cache, enqueue_owner: Callable[[str, Key], None]) -> None:
     """Ask every pod that downloads, every two seconds, and put its owner into the queue when something moved."""
     limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
-    # Pods are asked directly: a proxy from the environment could not reach them.
     tries: Counter[Key] = Counter()
+    # Pods are asked directly: a proxy from the environment could not reach them.
     async with httpx.AsyncClient(timeout=TIMEOUT_SECONDS, limits=limits, trust_env=False) as http:
         while True:
             await asyncio.sleep(INTERVAL_SECONDS)

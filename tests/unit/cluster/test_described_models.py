@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from stoker.api.inspection import ModelStatus
 from stoker.api.observed import FetchProgress
+from stoker.cluster import progress
 from stoker.cluster.cache import Cache
 from stoker.cluster.progress import read_progress
 from stoker.cluster.resource_types import PODS
@@ -66,3 +68,32 @@ def test_a_pod_that_was_too_quick_to_be_asked_is_asked_afterwards() -> None:
     assert set(cache.undescribed_pods()) == {("team", "quick")}
     cache.put_fetch_progress(("team", "quick"), FetchProgress("Done", model=ModelStatus(source="abc")))
     assert cache.undescribed_pods() == {}
+
+
+async def test_such_a_pod_is_asked_a_few_times_and_its_owner_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([FetchProgress("Done"), FetchProgress("Done", model=ModelStatus(source="abc"))])
+    asked: list[str] = []
+
+    async def answer(_: httpx.AsyncClient, pod_ip: str) -> FetchProgress | None:
+        asked.append(pod_ip)
+        return next(answers, None)
+
+    monkeypatch.setattr(progress, "INTERVAL_SECONDS", 0.001)
+    monkeypatch.setattr(progress, "read_progress", answer)
+    cache = Cache(namespaces_known=True)
+    quick = pod("quick", {"terminated": {"exitCode": 0}})
+    quick["metadata"]["labels"] = {"stoker.dev/model-deployment": "a"}
+    cache.put(PODS, quick)
+    silent = pod("silent", {"terminated": {"exitCode": 0}})
+    enqueued: list[tuple[str, tuple[str, str]]] = []
+    task = asyncio.create_task(progress.watch_downloads(cache, lambda kind, key: enqueued.append((kind, key))))
+    async with asyncio.timeout(5):
+        while not enqueued:
+            await asyncio.sleep(0.001)
+        cache.put(PODS, silent)
+        while len(asked) < 2 + progress.LATE_TRIES:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.02)
+    task.cancel()
+    assert enqueued == [("ModelDeployment", ("team", "a"))]
+    assert len(asked) == 2 + progress.LATE_TRIES
