@@ -37,6 +37,9 @@ ROTATE_ANNOTATION = f"{GROUP}/rotate"
 ACCOUNT_ANNOTATION = f"{GROUP}/service-account-uid"
 """On pods that talk to the API server: a ServiceAccount made anew replaces them, for their tokens died with the old one."""
 
+CONFIG_ANNOTATION = f"{GROUP}/config-digest"
+"""On engine pods: a changed configuration file replaces them."""
+
 KEY_SECRET_FIELD = "apiKey"
 """Key in the Secret of an ApiKey."""
 SOURCE_TOKEN_FIELD = "token"
@@ -57,6 +60,11 @@ def child_labels(owner: Resource, component: str) -> dict[str, str]:
 def cache_claim_name(engine: str) -> str:
     """PersistentVolumeClaim with the weights of an engine's models."""
     return f"{engine}-cache"
+
+
+def config_map_name(deployment: str) -> str:
+    """ConfigMap with the configuration files of a ModelDeployment's engine."""
+    return f"{deployment}-config"
 
 
 def routes_secret_name(gateway: str) -> str:

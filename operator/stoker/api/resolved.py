@@ -33,25 +33,43 @@ class OperatorSettings:
     """False where the operator watches namespaces only: nodes and namespace labels cannot be read."""
 
 
+Shape = Literal["File", "Folder", "Repository", "Library"]
+"""What a source is to an engine: a GGUF file, a folder of files, a repository on Hugging Face, a name in the Ollama library."""
+
+
 @dataclass(frozen=True)
 class ParsedSource:
     """A model source, taken apart (by stoker.models.source)."""
 
-    scheme: Literal["http", "https", "file", "pvc"]
+    scheme: Literal["http", "https", "file", "pvc", "hf", "ollama"]
     uri: str
     files: tuple[str, ...]
-    """Names of the files, the one the engine opens first; several for a split GGUF."""
+    """Names of the files, the one the engine opens first; several for a split GGUF; none where the shape is not File."""
     digest: str
-    """Folder in the weight cache; empty for file and pvc."""
+    """Folder in the weight cache; empty for what `stoker fetch` does not bring."""
     claim: str = ""
     """Name of the PersistentVolumeClaim (pvc)."""
     path: str = ""
     """Path inside the claim or on the node, without the file name (pvc, file)."""
+    shape: Shape = "File"
+    reference: str = ""
+    """ORG/REPO or NAME:TAG (hf, ollama)."""
+    revision: str = ""
 
     @property
     def downloaded(self) -> bool:
         """Whether `stoker fetch` brings it."""
         return self.scheme in ("http", "https")
+
+    @property
+    def cached(self) -> bool:
+        """Whether it comes from outside and is kept in the engine's cache volume."""
+        return self.downloaded or self.fetched_by_engine
+
+    @property
+    def fetched_by_engine(self) -> bool:
+        """Whether the engine itself brings it, and so writes to the cache volume."""
+        return self.shape in ("Repository", "Library")
 
 
 class ChosenValues(StatusModel):
@@ -62,6 +80,9 @@ class ChosenValues(StatusModel):
     engine: str
     """Digest of the InferenceEngine's uid and spec."""
     refresh: str = ""
+    engine_name: str | None = None
+    """The InferenceEngine that Stoker chose; None where spec.engineRef names one."""
+    engine_reason: str | None = None
     engine_image: str
     stoker_image: str
     startup_deadline_seconds: int

@@ -43,12 +43,27 @@ def choose(
     source: ParsedSource,
     settings: OperatorSettings,
     previous: ChosenValues | None,
+    *,
+    engine_reason: str | None = None,
 ) -> ChosenValues:
     """Keep what was chosen until somebody changes what the pods depend on, or asks by annotation."""
     fresh = _choose_anew(deployment, engine, source, settings)
+    if deployment.spec.engine_ref is None:
+        fresh = fresh.model_copy(update={"engine_name": engine.metadata.name, "engine_reason": engine_reason})
     if previous is not None and _cause(previous) == _cause(fresh):
         return previous
     return fresh
+
+
+def still_holds(
+    previous: ChosenValues,
+    deployment: ModelDeployment,
+    engine: InferenceEngine,
+    source: ParsedSource,
+    settings: OperatorSettings,
+) -> bool:
+    """Whether nothing has been changed that a choice depends on."""
+    return _cause(previous) == _cause(_choose_anew(deployment, engine, source, settings))
 
 
 def describe_update(
@@ -89,11 +104,12 @@ def _choose_anew(
 
 def engine_image(engine: InferenceEngine) -> str:
     """The image that new models on this engine get."""
-    image = engine.spec.image or ENGINES[engine.spec.type].image(engine.spec.accelerator.vendor)
+    row = ENGINES[engine.spec.type]
+    image = engine.spec.image or row.image(engine.spec.accelerator.vendor)
     if image is None:
         raise Stalled(
             "ImageNotAvailable",
-            f"{ENGINES[engine.spec.type].title} has no image for accelerator.vendor {engine.spec.accelerator.vendor}: "
+            f"The makers of {row.title} publish no image for accelerator.vendor {engine.spec.accelerator.vendor}: "
             f"set spec.image of InferenceEngine {engine.metadata.name}",
         )
     return image

@@ -7,7 +7,15 @@ from decimal import Decimal
 from math import ceil
 from typing import Any
 
-from stoker.api.names import ROUTABLE_LABEL, SOURCE_TOKEN_FIELD, cache_claim_name, child_labels
+from stoker.api.names import (
+    CONFIG_ANNOTATION,
+    ROUTABLE_LABEL,
+    SOURCE_TOKEN_FIELD,
+    cache_claim_name,
+    child_labels,
+    config_map_name,
+    short_digest,
+)
 from stoker.api.resolved import OperatorSettings, ResolvedModelDeployment
 from stoker.desired.merge import merge, merge_pod_template
 from stoker.desired.objects import (
@@ -20,16 +28,18 @@ from stoker.desired.objects import (
     pull_secrets,
     selector_labels,
 )
-from stoker.engines import ENGINES, EngineRequest
+from stoker.engines import Engine, EngineRequest, Launch, engine_of
 from stoker.engines.accelerators import device_resource
+from stoker.engines.base import CHAT_TEMPLATE_PATH, MODELS_DIRECTORY, AdapterPath
 from stoker.errors import Stalled
+from stoker.models.formats import detect_format
 from stoker.models.quantity import parse_quantity
-from stoker.models.source import file_urls
+from stoker.models.source import file_urls, parse_adapter
 
 COMPONENT = "engine"
-MODELS_DIRECTORY = "/models"
-TEMPLATE_DIRECTORY = "/etc/stoker/chat-template"
-TEMPLATE_FILE = "chat-template.jinja"
+ADAPTERS_DIRECTORY = "/adapters"
+TEMPLATE_DIRECTORY, _, TEMPLATE_FILE = CHAT_TEMPLATE_PATH.rpartition("/")
+HUB_TOKEN_VARIABLE = "HF_TOKEN"
 PROGRESS_FILE = f"{RUN_DIRECTORY}/progress.json"
 AGENT_PORT = 9100
 
@@ -46,8 +56,12 @@ def build_pod_template(resolved: ResolvedModelDeployment, settings: OperatorSett
     """What the pods look like; anything that changes here restarts engines."""
     deployment, engine = resolved.deployment, resolved.engine
     labels = {**child_labels(deployment, COMPONENT), ROUTABLE_LABEL: "true"}
+    annotations = {"kubectl.kubernetes.io/default-container": "engine"}
+    launch = build_launch(resolved)
+    if launch.files:
+        annotations[CONFIG_ANNOTATION] = short_digest(compact_json(dict(launch.files)))
     template: Object = {
-        "metadata": {"labels": labels, "annotations": {"kubectl.kubernetes.io/default-container": "engine"}},
+        "metadata": {"labels": labels, "annotations": annotations},
         "spec": {
             "serviceAccountName": deployment.metadata.name,
             "automountServiceAccountToken": False,
@@ -59,8 +73,8 @@ def build_pod_template(resolved: ResolvedModelDeployment, settings: OperatorSett
             "securityContext": pod_security(),
             "terminationGracePeriodSeconds": deployment.spec.rollout.drain_timeout_seconds + GRACE_MARGIN_SECONDS,
             "initContainers": _init_containers(resolved, settings),
-            "containers": [_engine_container(resolved)],
-            "volumes": _volumes(resolved),
+            "containers": [_engine_container(resolved, launch)],
+            "volumes": _volumes(resolved, launch),
             **_placement(resolved),
         },
     }
@@ -73,21 +87,43 @@ def build_pod_template(resolved: ResolvedModelDeployment, settings: OperatorSett
     return template
 
 
+def build_launch(resolved: ResolvedModelDeployment) -> Launch:
+    """Command, environment and files of the engine."""
+    return _engine(resolved).launch(engine_request(resolved))
+
+
 def engine_request(resolved: ResolvedModelDeployment) -> EngineRequest:
     """The engine's view of a ModelDeployment."""
-    deployment, engine = resolved.deployment, resolved.engine
+    deployment, engine, source = resolved.deployment, resolved.engine, resolved.source
+    accelerator = engine.spec.accelerator
     return EngineRequest(
         served_name=deployment.served_name,
         aliases=tuple(deployment.spec.aliases),
         model_path=model_path(resolved),
+        shape=source.shape,
+        reference=source.reference,
+        revision=source.revision,
+        format=detect_format(deployment.spec.format, source),
         task=deployment.spec.task,
         context_length=resolved.chosen.context_length,
         slots=deployment.spec.max_concurrent_requests,
-        vendor=engine.spec.accelerator.vendor,
+        vendor=accelerator.vendor,
+        compute_capability=Decimal(accelerator.compute_capability) if accelerator.compute_capability else None,
         gpus=resolved.gpus,
+        tensor_parallel_size=deployment.spec.tensor_parallel_size,
+        pipeline_parallel_size=deployment.spec.pipeline_parallel_size,
+        gpu_memory_percent=deployment.spec.gpu_memory_utilization_percent,
+        dtype=deployment.spec.dtype,
+        quantization=deployment.spec.quantization,
+        kv_cache_type=deployment.spec.kv_cache_type,
         cpu_limit=_limit(resolved, "cpu"),
         memory_limit=_limit(resolved, "memory"),
-        chat_template_path=f"{TEMPLATE_DIRECTORY}/{TEMPLATE_FILE}" if deployment.spec.chat_template else None,
+        chat_template_path=_engine(resolved).chat_template_path if deployment.spec.chat_template else None,
+        tool_call_parser=deployment.spec.tool_call_parser,
+        reasoning_parser=deployment.spec.reasoning_parser,
+        adapters=_adapter_paths(resolved),
+        own_image=engine.spec.image is not None,
+        custom_command=tuple(engine.spec.custom.command) if engine.spec.custom else (),
         engine_name=engine.metadata.name,
         engine_args=tuple(engine.spec.args),
         engine_env=_env_names(engine.spec.env),
@@ -98,16 +134,50 @@ def engine_request(resolved: ResolvedModelDeployment) -> EngineRequest:
 
 
 def model_path(resolved: ResolvedModelDeployment) -> str:
-    """Path of the file that the engine opens, inside its container."""
+    """Path of the file or folder that the engine opens, inside its container; empty for what it fetches itself."""
     source = resolved.source
+    if source.fetched_by_engine:
+        return ""
+    if source.shape == "Folder":
+        return f"{MODELS_DIRECTORY}/{source.path if source.scheme == 'pvc' else _folder_name(resolved)}"
     # The node's directory is the mount itself; a claim is mounted whole.
     folder = {"pvc": source.path, "file": ""}.get(source.scheme, source.digest)
     return "/".join(part for part in (MODELS_DIRECTORY, folder, source.files[0]) if part)
 
 
+def _folder_name(resolved: ResolvedModelDeployment) -> str:
+    return resolved.source.path.rpartition("/")[2]
+
+
+def _models_mount(resolved: ResolvedModelDeployment) -> str:
+    """A model's folder on the node keeps its name: some engines show it as the model's."""
+    if resolved.source.scheme == "file" and resolved.source.shape == "Folder":
+        return f"{MODELS_DIRECTORY}/{_folder_name(resolved)}"
+    return MODELS_DIRECTORY
+
+
+def _adapter_paths(resolved: ResolvedModelDeployment) -> tuple[AdapterPath, ...]:
+    paths = []
+    for number, adapter in enumerate(resolved.deployment.spec.adapters):
+        source = parse_adapter(adapter.source.uri)
+        path = source.reference or f"{ADAPTERS_DIRECTORY}/{number}/{source.path}"
+        paths.append(AdapterPath(adapter.name, path))
+    return tuple(paths)
+
+
+def adapter_claims(resolved: ResolvedModelDeployment) -> dict[int, str]:
+    """Claims with adapters, by the adapter's number."""
+    parsed = (parse_adapter(adapter.source.uri) for adapter in resolved.deployment.spec.adapters)
+    return {number: source.claim for number, source in enumerate(parsed) if source.claim}
+
+
+def _engine(resolved: ResolvedModelDeployment) -> Engine:
+    return engine_of(resolved.engine.spec)
+
+
 def uses_claim_cache(resolved: ResolvedModelDeployment) -> bool:
     """Whether the pods share the engine's cache claim."""
-    return resolved.source.downloaded and resolved.engine.spec.cache.type == "PersistentVolumeClaim"
+    return resolved.source.cached and resolved.engine.spec.cache.type == "PersistentVolumeClaim"
 
 
 def _init_containers(resolved: ResolvedModelDeployment, settings: OperatorSettings) -> list[Object]:
@@ -118,21 +188,35 @@ def _init_containers(resolved: ResolvedModelDeployment, settings: OperatorSettin
     return containers
 
 
-def _agent_container(resolved: ResolvedModelDeployment, settings: OperatorSettings) -> Object:
-    engine = ENGINES[resolved.engine.spec.type]
+def _agent_row(resolved: ResolvedModelDeployment) -> Object:
+    """What the agent has to know of the engine; what an engine does not offer is left out."""
+    engine = _engine(resolved)
+    ready, metrics = engine.ready.of(resolved.deployment.served_name), engine.metrics
     row = {
         "model": resolved.deployment.served_name,
         "engine": engine.type,
         "enginePort": engine.port,
-        "healthPath": engine.health_path,
-        "metricsPath": engine.metrics_path,
-        "runningMetric": engine.running_metric,
-        "waitingMetric": engine.waiting_metric,
-        "promptTokensMetric": engine.prompt_tokens_metric,
-        "completionTokensMetric": engine.completion_tokens_metric,
+        "healthPath": ready.path,
+        "readyItems": ready.items,
+        "readyKey": ready.key,
+        "readyEquals": list(ready.equals),
+        "readyDiffers": list(ready.differs),
+        "metricsPath": metrics.path,
+        "runningMetric": metrics.running,
+        "waitingMetric": metrics.waiting,
+        "promptTokensMetric": metrics.prompt_tokens,
+        "completionTokensMetric": metrics.completion_tokens,
+        "kvCacheUsedMetric": metrics.kv_cache_used,
+        "timeToFirstTokenMetric": metrics.time_to_first_token,
+        "interTokenLatencyMetric": metrics.inter_token_latency,
         "drainTimeoutSeconds": resolved.deployment.spec.rollout.drain_timeout_seconds,
         "progressFile": PROGRESS_FILE,
     }
+    return {name: value for name, value in row.items() if value not in ("", [])}
+
+
+def _agent_container(resolved: ResolvedModelDeployment, settings: OperatorSettings) -> Object:
+    row = _agent_row(resolved)
     return {
         "name": "agent",
         "image": resolved.chosen.stoker_image,
@@ -172,47 +256,88 @@ def _fetch_container(resolved: ResolvedModelDeployment, settings: OperatorSettin
     }
 
 
-def _engine_container(resolved: ResolvedModelDeployment) -> Object:
-    engine = ENGINES[resolved.engine.spec.type]
-    program, *arguments = engine.command(engine_request(resolved))
+def _engine_container(resolved: ResolvedModelDeployment, launch: Launch) -> Object:
+    engine = _engine(resolved)
+    program, *arguments = _words(resolved, launch)
     deadline = resolved.chosen.startup_deadline_seconds
     # Every second while that is cheap, so that a ready model serves at once.
     period = max(1, ceil(deadline / 900))
     # A busy engine has been seen to answer /health after 2 s: a short timeout would take it out when it is needed most.
-    startup = http_probe(engine.health_path, "http", period=period, timeout=5, failures=ceil(deadline / period))
-    liveness = http_probe(engine.health_path, "http", period=10, timeout=10, failures=6)
+    startup = _ready_probe(resolved, period=period, timeout=5, failures=ceil(deadline / period))
     container: Object = {
         "name": "engine",
         "image": resolved.chosen.engine_image,
         "imagePullPolicy": resolved.engine.spec.image_pull_policy or "IfNotPresent",
         "command": [program],
-        "args": [_literal(argument) for argument in arguments],
-        "env": _env(resolved),
+        "args": arguments,
+        "env": _env(resolved, launch),
         "ports": [{"name": "http", "containerPort": engine.port, "protocol": "TCP"}],
         "startupProbe": {**startup, "terminationGracePeriodSeconds": PROBE_GRACE_SECONDS},
-        "livenessProbe": {**liveness, "terminationGracePeriodSeconds": PROBE_GRACE_SECONDS},
-        "readinessProbe": http_probe(engine.health_path, "http", period=2, timeout=5, failures=3),
+        "livenessProbe": {**_live_probe(engine), "terminationGracePeriodSeconds": PROBE_GRACE_SECONDS},
+        "readinessProbe": _ready_probe(resolved, period=2, timeout=5, failures=3),
         # The agent answers when the engine is idle; SIGTERM comes after that.
         "lifecycle": {"preStop": {"httpGet": {"path": "/drain", "port": AGENT_PORT}}},
         "resources": _resources(resolved),
-        **container_defaults(),
-        "volumeMounts": _engine_mounts(resolved),
+        **container_defaults(root=engine.security.root, read_only_root=engine.security.read_only_root),
+        "volumeMounts": _engine_mounts(resolved, launch),
     }
     if resolved.engine.spec.env_from:
         container["envFrom"] = resolved.engine.spec.env_from
     return container
 
 
-def _engine_mounts(resolved: ResolvedModelDeployment) -> list[Object]:
-    mounts = [_mount("models", MODELS_DIRECTORY, readOnly=True), _mount("tmp", "/tmp")]  # noqa: S108
+def _words(resolved: ResolvedModelDeployment, launch: Launch) -> list[str]:
+    """The command line, safe from Kubernetes' replacements; whoever writes a custom command may want them."""
+    wanted = len(resolved.engine.spec.custom.command) if resolved.engine.spec.custom else 0
+    return [word if number < wanted else _literal(word) for number, word in enumerate(launch.command)]
+
+
+def _ready_probe(resolved: ResolvedModelDeployment, *, period: int, timeout: int, failures: int) -> Object:
+    engine = _engine(resolved)
+    if engine.ready.key:
+        # The kubelet sees the status only; the agent reads the body.
+        return http_probe("/ready", AGENT_PORT, period=period, timeout=timeout, failures=failures)
+    path = engine.ready.of(resolved.deployment.served_name).path
+    return http_probe(path, "http", period=period, timeout=timeout, failures=failures)
+
+
+def _live_probe(engine: Engine) -> Object:
+    if engine.live_path:
+        return http_probe(engine.live_path, "http", period=10, timeout=10, failures=6)
+    return {"tcpSocket": {"port": "http"}, "periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 6}
+
+
+def _engine_mounts(resolved: ResolvedModelDeployment, launch: Launch) -> list[Object]:
+    # Engines that fetch for themselves write there.
+    read_only = {} if resolved.source.fetched_by_engine else {"readOnly": True}
+    mounts = [_mount("models", _models_mount(resolved), **read_only), _mount("tmp", "/tmp")]  # noqa: S108
     if _shared_memory(resolved):
         mounts.append(_mount("shm", "/dev/shm"))  # noqa: S108
     if resolved.deployment.spec.chat_template:
-        mounts.append(_mount("chat-template", TEMPLATE_DIRECTORY, readOnly=True))
+        path = _engine(resolved).chat_template_path
+        if path == CHAT_TEMPLATE_PATH:
+            mounts.append(_mount("chat-template", TEMPLATE_DIRECTORY, readOnly=True))
+        else:
+            mounts.append(_mount("chat-template", path, readOnly=True, subPath=TEMPLATE_FILE))
+    mounts += [_mount("config", path, readOnly=True, subPath=config_key(path)) for path in launch.files]
+    mounts += [_mount(_volume_name(path), path) for path in launch.writable]
+    mounts += [
+        _mount(f"adapter-{number}", f"{ADAPTERS_DIRECTORY}/{number}", readOnly=True)
+        for number in adapter_claims(resolved)
+    ]
     return mounts
 
 
-def _volumes(resolved: ResolvedModelDeployment) -> list[Object]:
+def config_key(path: str) -> str:
+    """Key of a configuration file in the ConfigMap."""
+    return path.rpartition("/")[2]
+
+
+def _volume_name(path: str) -> str:
+    return path.strip("/").replace("/", "-")
+
+
+def _volumes(resolved: ResolvedModelDeployment, launch: Launch) -> list[Object]:
     volumes: list[Object] = [
         {"name": "models", **_models_volume(resolved)},
         {"name": "run", "emptyDir": {"sizeLimit": "16Mi"}},
@@ -226,6 +351,13 @@ def _volumes(resolved: ResolvedModelDeployment) -> list[Object]:
         reference = template.config_map_ref
         items = [{"key": reference.key, "path": TEMPLATE_FILE}]
         volumes.append({"name": "chat-template", "configMap": {"name": reference.name, "items": items}})
+    if launch.files:
+        volumes.append({"name": "config", "configMap": {"name": config_map_name(resolved.deployment.metadata.name)}})
+    volumes += [{"name": _volume_name(path), "emptyDir": {}} for path in launch.writable]
+    volumes += [
+        {"name": f"adapter-{number}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+        for number, claim in adapter_claims(resolved).items()
+    ]
     return volumes
 
 
@@ -244,7 +376,8 @@ def _models_volume(resolved: ResolvedModelDeployment) -> Object:
 
 
 def _shared_memory(resolved: ResolvedModelDeployment) -> str | None:
-    return resolved.engine.spec.shared_memory_size or ("1Gi" if resolved.gpus > 1 else None)
+    needed = _engine(resolved).shared_memory or ("1Gi" if resolved.gpus > 1 else None)
+    return resolved.engine.spec.shared_memory_size or needed
 
 
 def _placement(resolved: ResolvedModelDeployment) -> Object:
@@ -285,9 +418,14 @@ def _limit(resolved: ResolvedModelDeployment, name: str) -> Decimal | None:
         raise Stalled("InvalidSpec", f"ModelDeployment {deployment}: resources.limits.{name}: {error}") from error
 
 
-def _env(resolved: ResolvedModelDeployment) -> list[Object]:
+def _env(resolved: ResolvedModelDeployment, launch: Launch) -> list[Object]:
     # The root file system is read-only; programs that want a home find a place to write.
     variables: list[Mapping[str, Any]] = [{"name": "HOME", "value": "/tmp"}]  # noqa: S108
+    variables += [{"name": name, "value": _literal(value)} for name, value in launch.env.items()]
+    secret = resolved.deployment.spec.source.secret_ref
+    if secret and resolved.source.fetched_by_engine:
+        token = {"name": secret.name, "key": SOURCE_TOKEN_FIELD}
+        variables.append({"name": HUB_TOKEN_VARIABLE, "valueFrom": {"secretKeyRef": token}})
     variables += resolved.engine.spec.env or []
     variables += resolved.deployment.spec.env or []
     # A later variable of the same name wins, at the place of the first: references to it keep working.

@@ -56,7 +56,7 @@ def _model(model: PublishedModel) -> Object:
     namespace, name = deployment.key
     return {
         "name": deployment.served_name,
-        "aliases": list(deployment.spec.aliases),
+        "aliases": list(deployment.served_names[1:]),
         "namespace": namespace,
         "deployment": name,
         "cluster": cluster_name(namespace, name),

@@ -24,6 +24,7 @@ TASKS_BY_PATH = {
     "/v1/chat/completions": frozenset({"Chat"}),
     "/v1/completions": frozenset({"Chat", "Completion"}),
     "/v1/embeddings": frozenset({"Embedding"}),
+    "/v1/rerank": frozenset({"Rerank"}),
 }
 """What is let through to an engine, and for which tasks. Paths are compared as they came: nothing is normalized, so a path with a
 trick in it is simply not one of these, and the engine sees exactly the path that was allowed."""

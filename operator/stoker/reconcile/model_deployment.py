@@ -10,6 +10,7 @@ from stoker.api.resolved import ResolvedModelDeployment
 from stoker.cluster.cache import OwnObject
 from stoker.cluster.observe import observe_deployment
 from stoker.cluster.resource_types import DEPLOYMENTS, TYPE_BY_KIND
+from stoker.desired.choice import choose_engine
 from stoker.desired.chosen import describe_update, read_chosen
 from stoker.desired.model_deployment import (
     Reference,
@@ -31,10 +32,15 @@ async def reconcile_model_deployment(context: Context, own: OwnObject, model: Mo
     problem: StokerError | None = None
     resolved: ResolvedModelDeployment | None = None
     publishers, name_taken = find_publishers(cache, model)
-    engine = cache.engine((model.metadata.namespace, model.spec.engine_ref.name))
     try:
         previous = read_chosen(cache.child(DEPLOYMENTS, model.key))
-        resolved = resolve_model_deployment(model, engine, settings, previous=previous, publishers=publishers)
+        if model.spec.engine_ref is not None:
+            engine, reason = cache.engine((model.metadata.namespace, model.spec.engine_ref.name)), None
+        else:
+            engine, reason = choose_engine(model, cache.engines(model.metadata.namespace), settings, previous)
+        resolved = resolve_model_deployment(
+            model, engine, settings, previous=previous, publishers=publishers, engine_reason=reason
+        )
         await _check_references(context, resolved)
         children = build_children(resolved, settings)
         await context.children.apply_all(model, children)

@@ -9,7 +9,7 @@ from stoker.api.model_deployment import DownloadStatus, ModelDeployment, ModelDe
 from stoker.api.names import COMPONENT, OWNER_LABELS
 from stoker.api.observed import ObservedWorkload
 from stoker.api.resolved import ResolvedModelDeployment
-from stoker.engines import ENGINES
+from stoker.engines import engine_of
 from stoker.engines.accelerators import device_resource
 from stoker.errors import StokerError
 from stoker.status.conditions import Cause, Verdict, build_conditions, cause_of
@@ -41,7 +41,8 @@ def compute_model_deployment_status(
         ready_replicas=observed.ready_replicas if observed else 0,
         desired_replicas=resolved.replicas if resolved else deployment.spec.replicas,
         selector=f"{COMPONENT}=engine,{OWNER_LABELS['ModelDeployment']}={deployment.metadata.name}",
-        engine=deployment.spec.engine_ref.name,
+        engine=_engine_name(deployment, resolved),
+        engine_reason=resolved.chosen.engine_reason if resolved else None,
         image=resolved.chosen.engine_image if resolved else previous.image,
         update_available=update_available,
         download=DownloadStatus(
@@ -53,6 +54,13 @@ def compute_model_deployment_status(
         gateways=published[:64],
         conditions=build_conditions(previous.conditions, verdict, generation=deployment.metadata.generation, now=now),
     )
+
+
+def _engine_name(deployment: ModelDeployment, resolved: ResolvedModelDeployment | None) -> str | None:
+    if deployment.spec.engine_ref:
+        return deployment.spec.engine_ref.name
+    # While something is wrong the pods go on where they are.
+    return resolved.engine.metadata.name if resolved else deployment.status.engine
 
 
 def _judge(
@@ -103,4 +111,4 @@ def _describe(deployment: ModelDeployment, resolved: ResolvedModelDeployment | N
 
 def _endpoint(resolved: ResolvedModelDeployment) -> str:
     namespace, name = resolved.deployment.key
-    return f"http://{name}.{namespace}.svc:{ENGINES[resolved.engine.spec.type].port}/v1"
+    return f"http://{name}.{namespace}.svc:{engine_of(resolved.engine.spec).port}/v1"

@@ -67,7 +67,7 @@ def test_the_oldest_keeps_a_name_in_whatever_order_they_are_seen(make_gateway, m
         assert names(published) == ["old"]
         assert list(refused) == [("team", "new")]
         assert "'chat' for the older ModelDeployment team/old" in refused["team", "new"]
-        assert "change spec.servedModelName or spec.aliases" in refused["team", "new"]
+        assert "change spec.servedModelName, spec.aliases or spec.adapters" in refused["team", "new"]
 
 
 def test_of_two_made_in_the_same_second_the_first_by_name_keeps_it(make_gateway, make_model) -> None:
