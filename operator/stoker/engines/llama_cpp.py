@@ -52,12 +52,11 @@ def _build_command(request: EngineRequest) -> tuple[str, ...]:
     if request.memory_limit is not None:
         # Finished prompts are kept in memory, 8 GiB of them by default: whoever sets a limit would be ended by it.
         command += ["--cache-ram", str(int(request.memory_limit) // 2**20 // 8)]
-    if request.task == "Embedding":
+    if request.task in ("Embedding", "Rerank"):
         # An input has to fit into one physical batch; the default of 512 tokens refuses longer ones.
         batch = str(request.context_length or _EMBEDDING_BATCH)
-        command += ["--embeddings", "--batch-size", batch, "--ubatch-size", batch]
-    if request.task == "Rerank":
-        command += ["--reranking"]
+        mode = "--embeddings" if request.task == "Embedding" else "--reranking"
+        command += [mode, "--batch-size", batch, "--ubatch-size", batch]
     if request.kv_cache_type:
         kind = KV_CACHE_TYPES[request.kv_cache_type]
         command += ["--cache-type-k", kind, "--cache-type-v", kind]

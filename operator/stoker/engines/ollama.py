@@ -6,6 +6,7 @@ a script brings it in, loads it for good and then only waits.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from shlex import quote
 
@@ -23,6 +24,7 @@ from stoker.engines.base import (
     when_set,
 )
 from stoker.engines.llama_cpp import AUTOMATIC_TOOLS
+from stoker.errors import Stalled
 
 VERSION = "0.33.3"
 
@@ -31,6 +33,8 @@ _START = f"{CONFIG_DIRECTORY}/start.sh"
 _MODELFILE = f"{CONFIG_DIRECTORY}/Modelfile"
 _OWN_STORE = "/var/lib/ollama"
 """Blobs made of a file: beside the file itself, which may lie where nothing can be written."""
+
+_NAME = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]*/){0,2}[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_][A-Za-z0-9_.-]*)?")
 
 _SCRIPT = """\
 #!/bin/sh
@@ -88,6 +92,17 @@ def _build(request: EngineRequest) -> Launch:
     return Launch(("/bin/sh", _START), env, files, writable)
 
 
+def _check(request: EngineRequest) -> None:
+    """Ollama reads a name as [HOST/][NAMESPACE/]MODEL[:TAG]."""
+    for name in (request.served_name, *request.aliases):
+        if not _NAME.fullmatch(name):
+            raise Stalled(
+                "UnsupportedField",
+                f"Ollama cannot call a model {name!r}, as ModelDeployment {request.deployment_name} does: use letters, digits, "
+                "dot, dash and underscore, up to two slashes, and one colon before a tag",
+            )
+
+
 _MANAGED = (
     ManagedFlags(
         frozenset(), "engines listen where the gateway and the probes look for them", frozenset({"OLLAMA_HOST"})
@@ -139,6 +154,7 @@ OLLAMA = Engine(
         "reasoningParser": "it knows the models of its library, and takes no parser's name",
         "adapters": "it bakes an adapter into a model, and cannot serve both",
     },
+    check=_check,
     kv_cache_types=_KV_CACHE_TYPES,
     needs_context_length=(
         "without it, it takes one by the device's memory, 4,096 tokens on small ones, and cuts longer prompts without a word"

@@ -66,8 +66,6 @@ def _loader(request: EngineRequest) -> list[str]:
         # The size is one for all slots; 0 is found out by llama.cpp.
         words += ["--ctx-size", str((request.context_length or 0) * request.slots), "--parallel", str(request.slots)]
         words += ["--gpu-layers", "-1" if request.gpus else "0"]
-        if request.cpu_limit is not None:
-            words += ["--threads", str(max(1, int(request.cpu_limit)))]
     elif request.context_length:
         words += ["--ctx-size", str(request.context_length * (request.slots if request.format == "EXL3" else 1))]
     if request.tensor_parallel_size and request.tensor_parallel_size > 1:
@@ -77,8 +75,6 @@ def _loader(request: EngineRequest) -> list[str]:
         words += ["--cache-type", kinds[request.kv_cache_type]]
     if request.quantization:
         words += [_QUANTIZATIONS[request.quantization]]
-    if request.vendor == "None" and request.format != "GGUF":
-        words += ["--cpu"]
     return words
 
 
