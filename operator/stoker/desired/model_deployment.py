@@ -23,7 +23,7 @@ from stoker.desired.engine_pod import (
 )
 from stoker.desired.objects import NAMESPACE_NAME_LABEL, Object, child, operator_peer, selector_labels
 from stoker.desired.publishing import check_deployment, check_pod_template
-from stoker.engines import check_request, engine_of
+from stoker.engines import EngineRequest, check_accelerator, check_request, engine_of
 from stoker.errors import Stalled, Waiting
 from stoker.models.source import parse_source
 
@@ -57,6 +57,9 @@ def resolve_model_deployment(
     source = parse_source(deployment.spec.source)
     check_deployment(deployment, settings)
     check_pod_template(engine.spec.pod_template is not None, f"InferenceEngine {engine.metadata.name}", settings)
+    row = engine_of(engine.spec)
+    accelerator = engine.spec.accelerator.vendor
+    check_accelerator(row, EngineRequest("", vendor=accelerator, engine_name=engine.metadata.name))
     gpus = deployment.spec.gpus
     if gpus is None:
         product = (deployment.spec.tensor_parallel_size or 1) * (deployment.spec.pipeline_parallel_size or 1)
@@ -70,7 +73,7 @@ def resolve_model_deployment(
         replicas=deployment.spec.replicas,
         publishers=tuple(sorted(publishers)),
     )
-    check_request(engine_of(engine.spec), engine_request(resolved))
+    check_request(row, engine_request(resolved))
     _check_cache(resolved)
     return resolved
 

@@ -162,7 +162,7 @@ def _check_values(engine: Engine, request: EngineRequest) -> None:
         ("reasoningParser", request.reasoning_parser, engine.reasoning_parsers),
     )
     for name, value, parser_names in parsers:
-        if value is not None and parser_names and value not in parser_names:
+        if value is not None and not _knows(parser_names, value):
             raise Stalled(
                 "UnsupportedField",
                 f"{engine.title} {engine.version} has no spec.{name} {value!r}, which ModelDeployment "
@@ -185,7 +185,13 @@ def _renders(engine: Engine, request: EngineRequest, name: FieldName) -> bool:
         (name != "dtype" or request.dtype in engine.dtypes)
         and (name != "quantization" or request.quantization in engine.quantizations)
         and (name != "kvCacheType" or request.kv_cache_type in engine.kv_cache_types)
+        and (name != "toolCallParser" or _knows(engine.tool_call_parsers, request.tool_call_parser))
+        and (name != "reasoningParser" or _knows(engine.reasoning_parsers, request.reasoning_parser))
     )
+
+
+def _knows(parsers: frozenset[str], name: str | None) -> bool:
+    return not parsers or name in parsers
 
 
 def _able(request: EngineRequest, can: Callable[[Engine], bool], *, any_format: bool = False) -> str:
