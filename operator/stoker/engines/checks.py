@@ -24,6 +24,7 @@ FIELDS: tuple[FieldName, ...] = (
     "adapters",
 )
 
+_CUSTOM = "an engine of type Custom"
 _NUMBER = re.compile(r"-[0-9.]+(e[+-]?[0-9]+)?")
 _SHAPES = {
     "File": "one GGUF file",
@@ -79,7 +80,10 @@ def _check_weights(engine: Engine, request: EngineRequest) -> None:
     model = f"ModelDeployment {request.deployment_name}"
     if request.format not in engine.all_formats:
         note = engine.format_notes.get(request.format)
-        advice = _able(request, lambda other: request.format in other.all_formats, any_format=True)
+        able = any(request.format in other.formats for other in ENGINES.values() if other.type != "Custom")
+        advice = _able(
+            request, lambda other: request.format in (other.formats if able else other.all_formats), any_format=True
+        )
         raise Stalled(
             "UnsupportedFormat",
             f"{engine.title} cannot serve {request.format} weights, which {model} has by spec.format or by the name of its "
@@ -106,8 +110,8 @@ def _check_weights(engine: Engine, request: EngineRequest) -> None:
         raise Stalled(
             "UnsupportedAccelerator",
             f"{engine.title} needs compute capability {least} for {request.format} weights of {model}, and the devices of "
-            f"InferenceEngine {request.engine_name} have {has}: use newer devices, or "
-            f"{_able(request, lambda other: _old_enough(other, request))}",
+            f"InferenceEngine {request.engine_name} have {has}: use newer devices, set spec.image of the engine to one that is built "
+            f"for these, or use {_able(request, lambda other: _old_enough(other, request))}",
         )
 
 
@@ -209,7 +213,7 @@ def _able(request: EngineRequest, can: Callable[[Engine], bool], *, any_format: 
 
 def _others(can: Callable[[Engine], bool]) -> str:
     """Types of engines; Custom can do anything, and says nothing."""
-    return _any([engine.type for engine in ENGINES.values() if engine.type != "Custom" and can(engine)] or ["Custom"])
+    return _any([engine.type for engine in ENGINES.values() if engine.type != "Custom" and can(engine)] or [_CUSTOM])
 
 
 def _any(names: list[str]) -> str:
