@@ -189,7 +189,7 @@ class InferenceEngineSpec(ApiModel):
     cache: Cache = Cache()
     """Where downloaded weights are kept."""
     startup_deadline_seconds: Annotated[int, Field(ge=10, le=86400)] | None = None
-    """How long the engine may take from its start until the model is loaded. Default: 600."""
+    """How long the engine may take from its start until the model is loaded. Default: 600, or 3600 where the engine fetches the weights itself (hf://ORG/REPO, ollama://)."""
     pod_template: KubernetesObject | None = None
     """Merged last over the generated pod template, lists by name, mountPath or containerPort: for what the other fields do not cover."""
 

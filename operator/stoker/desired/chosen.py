@@ -17,6 +17,8 @@ from stoker.engines import ENGINES
 from stoker.errors import Stalled
 
 DEFAULT_STARTUP_DEADLINE_SECONDS = 600
+FETCHING_STARTUP_DEADLINE_SECONDS = 3600
+"""For engines that fetch their weights themselves, after their start."""
 
 
 def read_chosen(child_deployment: Mapping[str, Any] | None) -> ChosenValues | None:
@@ -91,13 +93,14 @@ def describe_update(
 def _choose_anew(
     deployment: ModelDeployment, engine: InferenceEngine, source: ParsedSource, settings: OperatorSettings
 ) -> ChosenValues:
+    deadline = FETCHING_STARTUP_DEADLINE_SECONDS if source.fetched_by_engine else DEFAULT_STARTUP_DEADLINE_SECONDS
     return ChosenValues(
         model=_digest(deployment.spec, exclude={"replicas", "gateways"}),
         engine=_digest(engine.spec, engine.metadata.uid),
         refresh=deployment.metadata.annotations.get(REFRESH_ANNOTATION, ""),
         engine_image=engine_image(engine),
         stoker_image=settings.stoker_image,
-        startup_deadline_seconds=engine.spec.startup_deadline_seconds or DEFAULT_STARTUP_DEADLINE_SECONDS,
+        startup_deadline_seconds=engine.spec.startup_deadline_seconds or deadline,
         context_length=deployment.spec.context_length,
     )
 

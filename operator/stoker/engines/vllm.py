@@ -108,7 +108,7 @@ def build_env(request: EngineRequest, prefix: str) -> dict[str, str]:
     }
 
 
-def managed_flags(prefix: str) -> tuple[ManagedFlags, ...]:
+def managed_flags(prefix: str, memory_flags: frozenset[str]) -> tuple[ManagedFlags, ...]:
     """What users leave to Stoker; ``prefix`` is that of the environment."""
     return (
         ManagedFlags(
@@ -155,7 +155,7 @@ def managed_flags(prefix: str) -> tuple[ManagedFlags, ...]:
             when=when_set("contextLength"),
         ),
         ManagedFlags(
-            frozenset({"--gpu-memory-utilization"}),
+            memory_flags,
             "spec.gpuMemoryUtilizationPercent decides it; remove the field to use your own flag",
             when=when_set("gpuMemoryUtilizationPercent"),
         ),
@@ -251,7 +251,7 @@ VLLM = Engine(
     shapes=frozenset({"File", "Folder", "Repository"}),
     tasks=frozenset({"Chat", "Completion", "Embedding", "Rerank"}),
     build=_build,
-    managed=managed_flags("VLLM"),
+    managed=managed_flags("VLLM", frozenset({"--gpu-memory-utilization", "--device-memory-utilization"})),
     refused={},
     dtypes=DTYPES,
     quantizations=QUANTIZATIONS,

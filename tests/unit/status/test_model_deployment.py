@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -143,3 +144,20 @@ def test_a_model_that_only_just_lost_its_replica_says_so(compute, workload, serv
 
 def test_before_anything_exists_it_is_starting(compute) -> None:
     assert conditions(compute())["Ready"] == ("False", "EngineStarting")
+
+
+def test_a_chosen_engine_is_told_with_its_reason(compute, make_model, resolve) -> None:
+    model = make_model(engineRef=None)
+    resolved = resolve(model)
+    chosen = resolved.chosen.model_copy(
+        update={"engine_name": "llama", "engine_reason": "LlamaCpp llama: GGUF weights"}
+    )
+    status = compute(model=model, resolved=replace(resolved, chosen=chosen))
+    assert (status.engine, status.engine_reason) == ("llama", "LlamaCpp llama: GGUF weights")
+    # While something is wrong the pods go on where they are.
+    broken = compute(model=make_model(engineRef=None, status=status), problem=Stalled("NoEngineFits", "none"))
+    assert (broken.engine, broken.engine_reason) == ("llama", None)
+
+
+def test_an_engine_that_was_named_needs_no_reason(compute) -> None:
+    assert compute().engine_reason is None
