@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unit.gateway.conftest import key, keys, model, routes
 
-from stoker.gateway.config import Table
+from stoker.gateway.config import Table, build_table, parse_keys, parse_routes
 from stoker.gateway.decide import BadBody, Decision, Request, decide, read_model_name
 
 NOW = 1000.0
@@ -115,6 +116,16 @@ def test_a_path_is_open_for_models_of_its_tasks(table: Table, path: str, models:
         assert decision.reason == ("allowed" if name in models else "unsupported_endpoint")
         if decision.problem:
             assert f"`{min(models)}`" in decision.problem.message
+
+
+def test_a_model_that_ranks_is_open_on_its_own_path_only() -> None:
+    ranks = build_table(
+        parse_routes(routes(model("ranker", task="Rerank"))),
+        parse_keys(keys(key("alice", "sk-alice"))),
+        frozenset({"team-a/ranker"}),
+    )
+    assert ask(ranks, "/v1/rerank", {"model": "ranker"}).reason == "allowed"
+    assert ask(ranks, "/v1/embeddings", {"model": "ranker"}).reason == "unsupported_endpoint"
 
 
 def test_the_list_of_models_comes_from_the_relay(table: Table) -> None:
