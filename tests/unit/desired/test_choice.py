@@ -123,6 +123,8 @@ def test_a_choice_stands_while_nothing_it_depends_on_changes(choose, make_model,
     changed = make_engine(name="zz", args=["--threads", "1"])
     assert choose([better, changed], previous=first)[0] is better
     assert choose([better], previous=first)[0] is better
+    without_image = make_engine(name="zz", type="SGLang", accelerator={"vendor": "Intel"})
+    assert choose([better, without_image], previous=first)[0] is better
 
 
 def test_an_engine_that_was_named_leaves_no_trace_of_a_choice(make_model, make_engine, resolve) -> None:

@@ -52,6 +52,10 @@ COMBINATIONS: list[tuple[str, dict[str, Any], dict[str, Any], str, tuple[str, ..
      "UnsupportedField", ("every request", "SGLang")),
     ("SGLang", NVIDIA, {"source": PLAIN, "adapters": [{"name": "a", "source": {"uri": "hf://o/a"}}]},
      "UnsupportedField", ("rename it to smol:a",)),
+    ("LocalAI", NVIDIA, {"source": GGUF, "dtype": "Float16"}, "UnsupportedField", ("by llama.cpp", "spec.dtype")),
+    ("LocalAI", NVIDIA, {"source": GGUF, "kvCacheType": "FP8"}, "UnsupportedField", ("cannot be FP8", "INT8")),
+    ("LocalAI", NVIDIA, {"source": {"uri": "hf://org/m-GGUF"}}, "UnsupportedSource", ("the one GGUF file",)),
+    ("SGLang", NVIDIA, {"source": PLAIN, "aliases": ["qwen3:8b"]}, "UnsupportedField", ("the alias qwen3:8b", "VLLM")),
     ("VLLM", NVIDIA, {"source": AWQ, "args": ["--tensor_parallel=2"]}, "ManagedArgument", ("--tensor-parallel", "spec.gpus")),
     ("SGLang", NVIDIA, {"source": AWQ, "args": ["--api-key", "x"]}, "ManagedArgument", ("--api-key", "ApiKey")),
     ("TabbyAPI", NVIDIA, {"source": EXL3, "contextLength": 4096, "args": ["--config=x"]}, "ManagedArgument", ("--config",)),
@@ -111,3 +115,34 @@ def test_an_engine_without_a_published_image_asks_for_one(make_engine, settings)
         check_engine(make_engine(type="SGLang", accelerator={"vendor": "Intel"}), settings)
     assert caught.value.reason == "ImageNotAvailable"
     assert "The makers of SGLang publish no image" in caught.value.message
+
+
+TEXTGEN = {"type": "TextGenerationWebUI", "image": "mine:1"}
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "model", "reason", "told"),
+    [
+        (NVIDIA, {"source": {"uri": "hf://org/m-GGUF"}}, "UnsupportedSource", "the one GGUF file"),
+        (
+            NVIDIA,
+            {"source": PLAIN, "tensorParallelSize": 2},
+            "UnsupportedField",
+            "by Transformers, which cannot do spec.tensor",
+        ),
+        (
+            NVIDIA,
+            {"source": PLAIN, "kvCacheType": "INT8"},
+            "UnsupportedField",
+            "by Transformers, which cannot do spec.kvCache",
+        ),
+        (CPU, {"source": EXL3}, "UnsupportedAccelerator", "computes on NVIDIA GPUs only"),
+    ],
+)
+def test_the_loaders_of_text_generation_webui_differ(
+    make_model, make_engine, resolve, accelerator, model, reason, told
+) -> None:
+    with pytest.raises(Stalled) as caught:
+        resolve(make_model(**model), make_engine(**TEXTGEN, accelerator=accelerator))
+    assert caught.value.reason == reason
+    assert told in caught.value.message
