@@ -8,7 +8,7 @@ from stoker.api.inference_engine import EngineType, InferenceEngine
 from stoker.api.model_deployment import ModelDeployment
 from stoker.api.resolved import ChosenValues, OperatorSettings
 from stoker.desired.chosen import still_holds
-from stoker.desired.engine_pod import engine_request
+from stoker.desired.engine_request import engine_request
 from stoker.desired.model_deployment import resolve_model_deployment
 from stoker.engines import EngineRequest
 from stoker.errors import Stalled

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
 from math import ceil
 from typing import Any
 
@@ -17,6 +16,14 @@ from stoker.api.names import (
     short_digest,
 )
 from stoker.api.resolved import OperatorSettings, ResolvedModelDeployment
+from stoker.desired.engine_request import (
+    ADAPTERS_DIRECTORY,
+    adapter_claims,
+    container_resources,
+    engine_request,
+    engine_row,
+    folder_name,
+)
 from stoker.desired.merge import merge, merge_pod_template
 from stoker.desired.objects import (
     RUN_DIRECTORY,
@@ -28,16 +35,11 @@ from stoker.desired.objects import (
     pull_secrets,
     selector_labels,
 )
-from stoker.engines import Engine, EngineRequest, Launch, engine_of
-from stoker.engines.accelerators import device_resource
-from stoker.engines.base import CHAT_TEMPLATE_PATH, MODELS_DIRECTORY, AdapterPath
-from stoker.errors import Stalled
-from stoker.models.formats import detect_format
-from stoker.models.quantity import parse_quantity
-from stoker.models.source import file_urls, parse_adapter
+from stoker.engines import Engine, Launch
+from stoker.engines.base import CHAT_TEMPLATE_PATH, MODELS_DIRECTORY
+from stoker.models.source import file_urls
 
 COMPONENT = "engine"
-ADAPTERS_DIRECTORY = "/adapters"
 TEMPLATE_DIRECTORY, _, TEMPLATE_FILE = CHAT_TEMPLATE_PATH.rpartition("/")
 HUB_TOKEN_VARIABLE = "HF_TOKEN"
 PROGRESS_FILE = f"{RUN_DIRECTORY}/progress.json"
@@ -89,90 +91,14 @@ def build_pod_template(resolved: ResolvedModelDeployment, settings: OperatorSett
 
 def build_launch(resolved: ResolvedModelDeployment) -> Launch:
     """Command, environment and files of the engine."""
-    return _engine(resolved).launch(engine_request(resolved))
-
-
-def engine_request(resolved: ResolvedModelDeployment) -> EngineRequest:
-    """The engine's view of a ModelDeployment."""
-    deployment, engine, source = resolved.deployment, resolved.engine, resolved.source
-    accelerator = engine.spec.accelerator
-    return EngineRequest(
-        served_name=deployment.served_name,
-        aliases=tuple(deployment.spec.aliases),
-        model_path=model_path(resolved),
-        shape=source.shape,
-        reference=source.reference,
-        revision=source.revision,
-        format=detect_format(deployment.spec.format, source),
-        task=deployment.spec.task,
-        context_length=resolved.chosen.context_length,
-        slots=deployment.spec.max_concurrent_requests,
-        vendor=accelerator.vendor,
-        compute_capability=Decimal(accelerator.compute_capability) if accelerator.compute_capability else None,
-        gpus=resolved.gpus,
-        tensor_parallel_size=deployment.spec.tensor_parallel_size,
-        pipeline_parallel_size=deployment.spec.pipeline_parallel_size,
-        gpu_memory_percent=deployment.spec.gpu_memory_utilization_percent,
-        dtype=deployment.spec.dtype,
-        quantization=deployment.spec.quantization,
-        kv_cache_type=deployment.spec.kv_cache_type,
-        cpu_limit=_limit(resolved, "cpu"),
-        memory_limit=_limit(resolved, "memory"),
-        chat_template_path=_engine(resolved).chat_template_path if deployment.spec.chat_template else None,
-        tool_call_parser=deployment.spec.tool_call_parser,
-        reasoning_parser=deployment.spec.reasoning_parser,
-        adapters=_adapter_paths(resolved),
-        own_image=engine.spec.image is not None,
-        custom_command=tuple(engine.spec.custom.command) if engine.spec.custom else (),
-        engine_name=engine.metadata.name,
-        engine_args=tuple(engine.spec.args),
-        engine_env=_env_names(engine.spec.env),
-        deployment_name=deployment.metadata.name,
-        deployment_args=tuple(deployment.spec.args),
-        deployment_env=_env_names(deployment.spec.env),
-    )
-
-
-def model_path(resolved: ResolvedModelDeployment) -> str:
-    """Path of the file or folder that the engine opens, inside its container; empty for what it fetches itself."""
-    source = resolved.source
-    if source.fetched_by_engine:
-        return ""
-    if source.shape == "Folder":
-        return f"{MODELS_DIRECTORY}/{source.path if source.scheme == 'pvc' else _folder_name(resolved)}"
-    # The node's directory is the mount itself; a claim is mounted whole.
-    folder = {"pvc": source.path, "file": ""}.get(source.scheme, source.digest)
-    return "/".join(part for part in (MODELS_DIRECTORY, folder, source.files[0]) if part)
-
-
-def _folder_name(resolved: ResolvedModelDeployment) -> str:
-    return resolved.source.path.rpartition("/")[2]
+    return engine_row(resolved).launch(engine_request(resolved))
 
 
 def _models_mount(resolved: ResolvedModelDeployment) -> str:
     """A model's folder on the node keeps its name: some engines show it as the model's."""
     if resolved.source.scheme == "file" and resolved.source.shape == "Folder":
-        return f"{MODELS_DIRECTORY}/{_folder_name(resolved)}"
+        return f"{MODELS_DIRECTORY}/{folder_name(resolved)}"
     return MODELS_DIRECTORY
-
-
-def _adapter_paths(resolved: ResolvedModelDeployment) -> tuple[AdapterPath, ...]:
-    paths = []
-    for number, adapter in enumerate(resolved.deployment.spec.adapters):
-        source = parse_adapter(adapter.source.uri)
-        path = source.reference or f"{ADAPTERS_DIRECTORY}/{number}/{source.path}"
-        paths.append(AdapterPath(adapter.name, path))
-    return tuple(paths)
-
-
-def adapter_claims(resolved: ResolvedModelDeployment) -> dict[int, str]:
-    """Claims with adapters, by the adapter's number."""
-    parsed = (parse_adapter(adapter.source.uri) for adapter in resolved.deployment.spec.adapters)
-    return {number: source.claim for number, source in enumerate(parsed) if source.claim}
-
-
-def _engine(resolved: ResolvedModelDeployment) -> Engine:
-    return engine_of(resolved.engine.spec)
 
 
 def uses_claim_cache(resolved: ResolvedModelDeployment) -> bool:
@@ -190,7 +116,7 @@ def _init_containers(resolved: ResolvedModelDeployment, settings: OperatorSettin
 
 def _agent_row(resolved: ResolvedModelDeployment) -> Object:
     """What the agent has to know of the engine; what an engine does not offer is left out."""
-    engine = _engine(resolved)
+    engine = engine_row(resolved)
     ready, metrics = engine.ready.of(resolved.deployment.served_name), engine.metrics
     row = {
         "model": resolved.deployment.served_name,
@@ -257,7 +183,7 @@ def _fetch_container(resolved: ResolvedModelDeployment, settings: OperatorSettin
 
 
 def _engine_container(resolved: ResolvedModelDeployment, launch: Launch) -> Object:
-    engine = _engine(resolved)
+    engine = engine_row(resolved)
     program, *arguments = _words(resolved, launch)
     deadline = resolved.chosen.startup_deadline_seconds
     # Every second while that is cheap, so that a ready model serves at once.
@@ -277,7 +203,7 @@ def _engine_container(resolved: ResolvedModelDeployment, launch: Launch) -> Obje
         "readinessProbe": _ready_probe(resolved, period=2, timeout=5, failures=3),
         # The agent answers when the engine is idle; SIGTERM comes after that.
         "lifecycle": {"preStop": {"httpGet": {"path": "/drain", "port": AGENT_PORT}}},
-        "resources": _resources(resolved),
+        "resources": container_resources(resolved),
         **container_defaults(root=engine.security.root, read_only_root=engine.security.read_only_root),
         "volumeMounts": _engine_mounts(resolved, launch),
     }
@@ -293,7 +219,7 @@ def _words(resolved: ResolvedModelDeployment, launch: Launch) -> list[str]:
 
 
 def _ready_probe(resolved: ResolvedModelDeployment, *, period: int, timeout: int, failures: int) -> Object:
-    engine = _engine(resolved)
+    engine = engine_row(resolved)
     if engine.ready.key:
         # The kubelet sees the status only; the agent reads the body.
         return http_probe("/ready", AGENT_PORT, period=period, timeout=timeout, failures=failures)
@@ -314,7 +240,7 @@ def _engine_mounts(resolved: ResolvedModelDeployment, launch: Launch) -> list[Ob
     if _shared_memory(resolved):
         mounts.append(_mount("shm", "/dev/shm"))  # noqa: S108
     if resolved.deployment.spec.chat_template:
-        path = _engine(resolved).chat_template_path
+        path = engine_row(resolved).chat_template_path
         if path == CHAT_TEMPLATE_PATH:
             mounts.append(_mount("chat-template", TEMPLATE_DIRECTORY, readOnly=True))
         else:
@@ -376,7 +302,7 @@ def _models_volume(resolved: ResolvedModelDeployment) -> Object:
 
 
 def _shared_memory(resolved: ResolvedModelDeployment) -> str | None:
-    needed = _engine(resolved).shared_memory or ("1Gi" if resolved.gpus > 1 else None)
+    needed = engine_row(resolved).shared_memory or ("1Gi" if resolved.gpus > 1 else None)
     return resolved.engine.spec.shared_memory_size or needed
 
 
@@ -399,25 +325,6 @@ def _placement(resolved: ResolvedModelDeployment) -> Object:
     return {field: value for field, value in fields.items() if value}
 
 
-def _resources(resolved: ResolvedModelDeployment) -> Object:
-    """The engine's resources under the model's, and the devices."""
-    resources = merge(resolved.engine.spec.resources or {}, resolved.deployment.spec.resources or {})
-    device = device_resource(resolved.engine.spec.accelerator)
-    if device and resolved.gpus:
-        # Kubernetes takes the request of an extended resource from its limit.
-        resources = merge(resources, {"limits": {device: str(resolved.gpus)}, "requests": {device: None}})
-    return {key: value for key, value in resources.items() if value}
-
-
-def _limit(resolved: ResolvedModelDeployment, name: str) -> Decimal | None:
-    limits = _resources(resolved).get("limits") or {}
-    try:
-        return parse_quantity(limits[name]) if name in limits else None
-    except ValueError as error:
-        deployment = resolved.deployment.metadata.name
-        raise Stalled("InvalidSpec", f"ModelDeployment {deployment}: resources.limits.{name}: {error}") from error
-
-
 def _env(resolved: ResolvedModelDeployment, launch: Launch) -> list[Object]:
     # The root file system is read-only; programs that want a home find a place to write.
     variables: list[Mapping[str, Any]] = [{"name": "HOME", "value": "/tmp"}]  # noqa: S108
@@ -430,10 +337,6 @@ def _env(resolved: ResolvedModelDeployment, launch: Launch) -> list[Object]:
     variables += resolved.deployment.spec.env or []
     # A later variable of the same name wins, at the place of the first: references to it keep working.
     return [dict(variable) for variable in {str(variable.get("name")): variable for variable in variables}.values()]
-
-
-def _env_names(env: list[dict[str, Any]] | None) -> tuple[str, ...]:
-    return tuple(str(variable.get("name")) for variable in env or [])
 
 
 def _literal(argument: str) -> str:

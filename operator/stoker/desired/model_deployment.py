@@ -14,13 +14,12 @@ from stoker.desired.chosen import choose, write_chosen
 from stoker.desired.engine_pod import (
     AGENT_PORT,
     COMPONENT,
-    adapter_claims,
     build_launch,
     build_pod_template,
     config_key,
-    engine_request,
     uses_claim_cache,
 )
+from stoker.desired.engine_request import adapter_claims, engine_request
 from stoker.desired.objects import NAMESPACE_NAME_LABEL, Object, child, operator_peer, selector_labels
 from stoker.desired.publishing import check_deployment, check_pod_template
 from stoker.engines import EngineRequest, check_accelerator, check_request, engine_of

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from stoker.api.resolved import OperatorSettings
-from stoker.desired.engine_pod import build_pod_template, model_path
+from stoker.desired.engine_pod import build_pod_template
+from stoker.desired.engine_request import model_path
 
 RESTRICTED = {
     "allowPrivilegeEscalation": False,
