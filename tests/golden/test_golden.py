@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,10 @@ def render(folder: Path) -> str:
         )
         children += model_deployment.build_children(resolved, SETTINGS)
     for gateway in gateways:
-        published, _ = published_models(gateway, models, {})
+        published = tuple(
+            replace(model, engine_type=engines[model.deployment.spec.engine_ref.name].spec.type)
+            for model in published_models(gateway, models, {})[0]
+        )
         of_gateway = tuple(key for key in keys if key.spec.gateway_ref.name == gateway.metadata.name)
         children += api_gateway.build_children(
             ResolvedApiGateway(gateway, published, of_gateway, "golden-token"), SETTINGS

@@ -44,6 +44,23 @@ class Limits(ApiModel):
     """Largest request body; a larger one is answered with 413."""
 
 
+class Cors(ApiModel):
+    """Which web pages may call the endpoint from a browser."""
+
+    cel_rules: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "!('*' in self.origins) || size(self.origins) == 1",
+            "cors.origins: '*' means every origin, and stands alone",
+        ),
+    )
+
+    origins: Annotated[
+        list[Annotated[str, Field(max_length=261, pattern=r"^(\*|https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?)$")]],
+        Field(min_length=1, max_length=64),
+    ]
+    """Origins such as https://app.example.com, or "*" for all. Programs other than browsers do not care."""
+
+
 class Expose(ApiModel):
     """How the endpoint is reached."""
 
@@ -81,6 +98,8 @@ class ApiGatewaySpec(ApiModel):
     """Who may call."""
     limits: Limits = Limits()
     """Bounds on a single request."""
+    cors: Cors | None = None
+    """Which web pages may call it. Default: none."""
     expose: Expose = Expose()
     """How the endpoint is reached."""
     resources: KubernetesObject | None = None

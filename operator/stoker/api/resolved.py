@@ -90,6 +90,8 @@ class PublishedModel:
 
     deployment: ModelDeployment
     stopped: bool
+    engine_type: str = ""
+    """Type of the InferenceEngine that serves it; empty where there is none."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from stoker.api.names import cluster_name, keys_secret_name, routes_secret_name
 from stoker.api.resolved import PublishedModel, ResolvedApiGateway
 from stoker.desired.gateway_pod import COMPONENT
 from stoker.desired.objects import Object, child, compact_json, secret_data
+from stoker.desired.served_paths import served_paths
 from stoker.models.quantity import parse_quantity
 
 ENGINE_PORT = 8080
@@ -35,6 +36,7 @@ def build_secrets(resolved: ResolvedApiGateway) -> list[Object]:
         "name": gateway.metadata.name,
         "token": resolved.token,
         "maxRequestBytes": int(parse_quantity(gateway.spec.limits.max_request_bytes)),
+        "corsOrigins": list(gateway.spec.cors.origins) if gateway.spec.cors else [],
         "keySecrets": names,
         "models": [_model(model) for model in resolved.models],
     }
@@ -63,6 +65,7 @@ def _model(model: PublishedModel) -> Object:
         "service": name,
         "port": ENGINE_PORT,
         "task": deployment.spec.task,
+        "paths": served_paths(model.engine_type, deployment.spec.task),
         "stopped": model.stopped,
         "createdAt": _unix(deployment.metadata.creation_timestamp) or 0,
     }

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from stoker.gateway.endpoints import ENDPOINTS, PATHS_BY_TASK
+
 logger = logging.getLogger(__name__)
 
 ROUTES_FIELD = "routes.json"
@@ -23,6 +25,7 @@ DEFAULT_MAX_REQUEST_BYTES = 32 << 20
 # Names become header values and parts of file names, so whatever could end a header line or leave a folder is refused here.
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")
 OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.:\[\]-]{1,253}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -42,6 +45,8 @@ class Model:
     service: str
     """Service whose EndpointSlices are its replicas."""
     task: str
+    paths: frozenset[str]
+    """What it serves, of the paths that can be let through at all."""
     stopped: bool
     created: int
     """Unix time, for the list of models."""
@@ -75,6 +80,8 @@ class Routes:
     max_request_bytes: int
     token: str
     """Bearer token of the operator's own calls."""
+    origins: tuple[str, ...] = ()
+    """Origins of web pages that may call."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +123,10 @@ def parse_routes(text: bytes | str) -> Routes:
     limit = document.get("maxRequestBytes", DEFAULT_MAX_REQUEST_BYTES)
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         raise ConfigRejected(f"{ROUTES_FIELD}: maxRequestBytes is {limit!r}, not a positive number")
-    return Routes(models, names, limit, str(document.get("token") or ""))
+    origins = tuple(
+        origin for origin in _list(document, "corsOrigins") if isinstance(origin, str) and ORIGIN.fullmatch(origin)
+    )
+    return Routes(models, names, limit, str(document.get("token") or ""), origins)
 
 
 def parse_keys(text: bytes | str) -> tuple[Key, ...]:
@@ -176,7 +186,8 @@ def _parse_model(entry: Any) -> Model | None:
             namespace=namespace,
             deployment=deployment,
             service=service,
-            task=str(entry.get("task", "Chat")),
+            task=(task := str(entry.get("task", "Chat"))),
+            paths=_parse_paths(entry, task),
             stopped=bool(entry.get("stopped", False)),
             created=int(_timestamp(entry.get("createdAt")) or 0),
             cluster=f"{namespace}/{deployment}",
@@ -184,6 +195,14 @@ def _parse_model(entry: Any) -> Model | None:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         logger.warning("%s: a model entry is left out: %s: %s", ROUTES_FIELD, type(error).__name__, error)
         return None
+
+
+def _parse_paths(entry: dict[str, Any], task: str) -> frozenset[str]:
+    """Paths that this gateway knows, too; those of the task where the entry does not say."""
+    given = entry.get("paths")
+    if given is None:
+        return PATHS_BY_TASK.get(task, frozenset())
+    return frozenset(path for path in _list(entry, "paths") if isinstance(path, str) and path in ENDPOINTS)
 
 
 def _parse_key(entry: Any) -> Key | None:

@@ -1,4 +1,4 @@
-"""Errors as OpenAI words them: clients raise their typed exceptions from status, type and code."""
+"""Errors as OpenAI words them, and for its paths as Anthropic does: clients raise their typed exceptions from status, type and code."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ from dataclasses import dataclass
 INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"
 LONGEST_QUOTE = 128
+ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +37,17 @@ class ApiProblem:
         """OpenAI's error object."""
         return json.dumps(error_object(self.message, self.type, self.code, self.param), separators=(",", ":")).encode()
 
+    @property
+    def anthropic_body(self) -> bytes:
+        """The same in Anthropic's words."""
+        return json.dumps(anthropic_error_object(self.message, self.status), separators=(",", ":")).encode()
+
+
+def anthropic_error_object(message: str, status: int) -> dict[str, object]:
+    """The shape that Anthropic's clients know."""
+    kind = ANTHROPIC_TYPES.get(status) or ("api_error" if status >= 500 else INVALID_REQUEST)
+    return {"type": "error", "error": {"type": kind, "message": message}}
+
 
 def error_object(message: str, kind: str, code: str, param: str | None = None) -> dict[str, dict[str, str | None]]:
     """The shape every OpenAI client knows."""
@@ -42,7 +64,8 @@ def missing_key() -> ApiProblem:
     return ApiProblem(
         401,
         "invalid_api_key",
-        "You did not provide an API key. Send it in the header 'Authorization: Bearer YOUR_KEY'; "
+        "You did not provide an API key. Send it in the header 'Authorization: Bearer YOUR_KEY' "
+        "(to /v1/messages also in 'x-api-key: YOUR_KEY'); "
         "whoever runs this gateway gives you one (an ApiKey object, its Secret holds the key).",
         headers=(("www-authenticate", 'Bearer realm="stoker"'),),
     )
@@ -89,9 +112,9 @@ def model_not_found(name: str) -> ApiProblem:
     )
 
 
-def unsupported_endpoint(name: str, task: str, path: str, instead: str, others: str) -> ApiProblem:
+def unsupported_endpoint(name: str, task: str, path: str, instead: str, others: str, needs: str) -> ApiProblem:
     """The model is there, but not for this path."""
-    hint = f" For {path} use {others}." if others else f" No model of yours serves {path}."
+    hint = f" For {path} use {others}." if others else f" No model of yours serves {path}: it takes {needs}."
     return ApiProblem(
         404,
         "unsupported_endpoint",

@@ -18,6 +18,7 @@ from typing import cast
 import uvloop
 
 from stoker.gateway.decide import Decision, Request, decide
+from stoker.gateway.endpoints import ANTHROPIC_PREFIX
 from stoker.gateway.metrics import DecisionMetrics
 from stoker.gateway.probes import ProbeServer
 from stoker.gateway.processes import prepare_process, until_told
@@ -42,6 +43,7 @@ NO_CONFIGURATION = STATUS_LINES[503] + b"content-length: 0\r\n\r\n"
 NOT_HTTP = STATUS_LINES[400] + b"content-length: 0\r\nconnection: close\r\n\r\n"
 LARGEST_HEAD = 1 << 20
 LARGE_BODY = 1 << 20
+FORMS_PREFIX = "/v1/audio/"
 EARLY = b"\r\nx-gw-stage: early"
 
 
@@ -87,7 +89,14 @@ def parse_request(head: bytes, body: bytes) -> Request | None:
     parts = head[: head.find(b"\r\n")].split(b" ")
     if len(parts) != 3:
         return None
-    return Request(parts[0].decode("latin-1"), parts[1].decode("latin-1"), _authorization(head), body, EARLY in head)
+    target = parts[1].decode("latin-1")
+    authorization = _header(head, b"authorization")
+    if authorization is None and target.startswith(ANTHROPIC_PREFIX):
+        # Anthropic's clients send the key like this; only on their own paths, so that each path has one way in.
+        key = _header(head, b"x-api-key")
+        authorization = f"Bearer {key}" if key else None
+    form = (_header(head, b"content-type") or "") if target.startswith(FORMS_PREFIX) else ""
+    return Request(parts[0].decode("latin-1"), target, authorization or "", body, form, EARLY in head)
 
 
 def render(decision: Decision) -> bytes:
@@ -104,7 +113,7 @@ def render(decision: Decision) -> bytes:
         if decision.answer:
             headers += [("x-gw-answer", decision.answer), ("x-gw-requested", decision.requested)]
         return STATUS_LINES[200] + _lines(headers) + b"content-length: 0\r\n\r\n"
-    body = problem.body
+    body = problem.anthropic_body if decision.anthropic else problem.body
     headers += [("content-type", "application/json"), *problem.headers]
     return STATUS_LINES[problem.status] + _lines(headers) + b"content-length: %d\r\n\r\n%b" % (len(body), body)
 
@@ -113,13 +122,16 @@ def _lines(headers: list[tuple[str, str]]) -> bytes:
     return "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
 
 
-def _authorization(head: bytes) -> str:
-    """The one Authorization header; of several, none: what they mean together is anybody's guess."""
-    start = head.find(b"\r\nauthorization:")
-    if start < 0 or head.find(b"\r\nauthorization:", start + 1) >= 0:
+def _header(head: bytes, name: bytes) -> str | None:
+    """The one header of this name, None where there is none; of several, nothing: what they mean together is anybody's guess."""
+    line = b"\r\n%b:" % name
+    start = head.find(line)
+    if start < 0:
+        return None
+    if head.find(line, start + 1) >= 0:
         return ""
     end = head.find(b"\r\n", start + 2)
-    return head[start + 16 : end if end >= 0 else None].strip().decode("latin-1")
+    return head[start + len(line) : end if end >= 0 else None].strip().decode("latin-1")
 
 
 class LargeBodies:

@@ -19,6 +19,7 @@ import uvloop
 
 from stoker.gateway import openai_errors as errors
 from stoker.gateway.config import Model, Table
+from stoker.gateway.endpoints import speaks_anthropic
 from stoker.gateway.openai_errors import ApiProblem
 from stoker.gateway.processes import prepare_process, until_told
 from stoker.gateway.publish import Publisher
@@ -47,7 +48,8 @@ class Answers:
         if answer == "metrics":
             return WebResponse(200, self._metrics(), TEXT)
         if answer in PROBLEMS:
-            return problem(PROBLEMS[answer](name))
+            anthropic = speaks_anthropic(request.target.partition("?")[0])
+            return problem(PROBLEMS[answer](name), anthropic=anthropic)
         if answer == "models" and table is not None:
             return as_json({"object": "list", "data": listed(table, request.headers.get("x-gw-key", ""))})
         if answer == "model" and table is not None:
@@ -85,9 +87,9 @@ def as_json(document: object) -> WebResponse:
     return WebResponse(200, json.dumps(document, separators=(",", ":")).encode())
 
 
-def problem(what: ApiProblem) -> WebResponse:
+def problem(what: ApiProblem, *, anthropic: bool = False) -> WebResponse:
     """A refusal."""
-    return WebResponse(what.status, what.body, headers=what.headers)
+    return WebResponse(what.status, what.anthropic_body if anthropic else what.body, headers=what.headers)
 
 
 async def serve(settings: Settings, answer_socket: socket.socket, changes: int) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+from dataclasses import replace
 
-from stoker.api import ApiGateway
+from stoker.api import ApiGateway, ModelDeployment
 from stoker.api.names import admin_key_name, keys_secret_name, routes_secret_name
 from stoker.api.observed import ObservedWorkload
 from stoker.api.resolved import PublishedModel, ResolvedApiGateway
-from stoker.cluster.cache import OwnObject
+from stoker.cluster.cache import Cache, OwnObject
 from stoker.cluster.observe import observe_deployment
 from stoker.cluster.resource_types import DEPLOYMENTS, SECRETS, SERVICES, Object
 from stoker.desired.api_gateway import build_account, build_children
@@ -33,7 +34,8 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
     keys = cache.keys_of_gateway(gateway.key)
     try:
         check_gateway(gateway, context.settings)
-        models, _ = published_models(gateway, cache.models(), cache.namespace_labels)
+        published, _ = published_models(gateway, cache.models(), cache.namespace_labels)
+        models = tuple(replace(model, engine_type=_engine_type(cache, model.deployment)) for model in published)
         account = await context.children.apply(gateway, build_account(gateway))
         resolved = ResolvedApiGateway(
             gateway=gateway,
@@ -65,6 +67,11 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
     )
     await report(context, own, status)
     return retry_after(problem, at_most=RESYNC_SECONDS)
+
+
+def _engine_type(cache: Cache, deployment: ModelDeployment) -> str:
+    engine = cache.engine((deployment.metadata.namespace, deployment.status.engine or deployment.spec.engine_ref.name))
+    return engine.spec.type if engine else ""
 
 
 def _is_ready(model: PublishedModel) -> bool:

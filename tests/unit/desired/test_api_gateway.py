@@ -111,6 +111,7 @@ def test_routes_tell_models_limits_and_where_the_keys_are(resolved, make_model) 
         "service": "smol",
         "port": 8080,
         "task": "Embedding",
+        "paths": ["/v1/embeddings"],
         "stopped": False,
         "createdAt": 1767225600,
     }

@@ -196,3 +196,21 @@ def test_a_refusal_quotes_at_most_a_readable_length_of_the_clients_words(table: 
     decision = ask(table, body={"model": "x" * 100_000})
     assert decision.problem
     assert len(decision.problem.body) < 600
+
+
+def test_errors_on_anthropics_paths_are_marked_and_others_are_not(table: Table) -> None:
+    assert ask(table, "/v1/messages", {"model": "nope"}).anthropic
+    assert ask(table, "/v1/messages", authorization="").anthropic
+    assert not ask(table, "/v1/messagesx", {"model": "nope"}).anthropic
+    assert not ask(table, CHAT, {"model": "nope"}).anthropic
+
+
+def test_a_form_routes_by_its_field(table: Table) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nqwen\r\n--x--\r\n'
+    form = {"body": body, "content_type": "multipart/form-data; boundary=x"}
+    assert ask(table, "/v1/audio/transcriptions", **form).reason == "unsupported_endpoint"
+    assert ask(table, "/v1/audio/transcriptions", **{**form, "content_type": ""}).reason == "invalid_body"
+    assert (
+        ask(table, "/v1/audio/transcriptions", **{**form, "body": body.replace(b"model", b"other")}).reason
+        == "missing_model"
+    )
