@@ -98,6 +98,8 @@ class Config:
     max_request_bytes: int = 32 << 20
     token: str = "operator-token"
     origins: list[str] = field(default_factory=list)
+    more: dict[str, Any] = field(default_factory=dict)
+    """Further fields of routes.json."""
 
     def model(self, name: str, **more: Any) -> Config:
         entry = {
@@ -131,6 +133,7 @@ class Config:
             "corsOrigins": self.origins,
             "keySecrets": [f"{NAME}-keys-0"],
             "models": self.models,
+            **self.more,
         }
         kubernetes.put_secret(NAMESPACE, f"{NAME}-routes", routes_json=routes)
 

@@ -10,15 +10,20 @@ from stoker.api.base import (
     ApiModel,
     Cel,
     Conditions,
+    DnsLabel,
     KindInfo,
     KubernetesObject,
     LabelSelector,
+    MapKeys,
     NamespaceSelection,
     PrinterColumn,
     Quantity,
+    RequestLimits,
     Resource,
     StatusModel,
 )
+
+BUILT_IN_ROLES = ("admin", "user")
 
 
 class PublishedModels(ApiModel):
@@ -37,11 +42,24 @@ class Auth(ApiModel):
     """Makes ApiKey <gateway>-admin, so that three objects are enough to start. false removes it."""
 
 
-class Limits(ApiModel):
-    """Bounds on a single request."""
+class Limits(RequestLimits):
+    """Bounds on a single request, and on each caller who has none of his own."""
 
     max_request_bytes: Quantity = "32Mi"
     """Largest request body; a larger one is answered with 413."""
+
+
+class Role(ApiModel):
+    """What several callers have in common."""
+
+    name: DnsLabel
+    """What ApiKeys name in spec.role. admin and user are there without being listed, for all models; listed, they are as you say."""
+    models: Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]], Field(min_length=1, max_length=64)] = [
+        "*"
+    ]
+    """Models the role may use, by served name; * and ? match as in a shell. A key may use what both it and its role may."""
+    limits: RequestLimits | None = None
+    """How much each caller of the role may ask for, unless his key says. Default: what the gateway says."""
 
 
 class Cors(ApiModel):
@@ -96,8 +114,10 @@ class ApiGatewaySpec(ApiModel):
     """Which models it publishes."""
     auth: Auth = Auth()
     """Who may call."""
+    roles: Annotated[list[Role], Field(max_length=64), MapKeys(("name",))] = []
+    """Roles that ApiKeys name."""
     limits: Limits = Limits()
-    """Bounds on a single request."""
+    """Bounds on a single request, and on each caller who has none of his own."""
     cors: Cors | None = None
     """Which web pages may call it. Default: none."""
     expose: Expose = Expose()
@@ -132,6 +152,8 @@ class ApiGatewayStatus(StatusModel):
     """Gateway pods that exist."""
     ready_replicas: int = 0
     """Gateway pods that serve."""
+    limit_shares: int = 1
+    """Replicas among which limits are divided: each admits its share of what a caller may ask for."""
     admin_secret_name: str | None = None
     """Secret with the generated admin key (key `apiKey`)."""
     conditions: Conditions = []
@@ -159,3 +181,7 @@ class ApiGateway(Resource):
 
     spec: ApiGatewaySpec = ApiGatewaySpec()
     status: ApiGatewayStatus = ApiGatewayStatus()
+
+    def has_role(self, name: str) -> bool:
+        """Whether keys may name this role."""
+        return name in BUILT_IN_ROLES or any(role.name == name for role in self.spec.roles)

@@ -103,5 +103,7 @@ class ResolvedApiGateway:
     keys: tuple[ApiKey, ...]
     token: str
     """Bearer token between operator and gateway pods, kept in the routes Secret."""
+    ready_replicas: int = 0
+    """Pods that serve; limits are divided among them."""
     account_uid: str = ""
     """uid of the ServiceAccount its pods have their tokens from; a token of an earlier one is refused for ever."""

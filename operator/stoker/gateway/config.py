@@ -10,7 +10,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -69,6 +69,21 @@ class Key:
     expires_at: float | None
     allowed: re.Pattern[str]
     """Matches the served names it may use."""
+    role: str = ""
+    """Name of its role; a role that is not there opens nothing."""
+    role_allowed: re.Pattern[str] | None = None
+    """Matches what the role may use; None where there is no role."""
+    requests_per_minute: int = 0
+    """How often it may call a model; in a table what this replica admits, 0 for any number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What several keys have in common."""
+
+    name: str
+    allowed: re.Pattern[str]
+    requests_per_minute: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +97,11 @@ class Routes:
     """Bearer token of the operator's own calls."""
     origins: tuple[str, ...] = ()
     """Origins of web pages that may call."""
+    roles: tuple[Role, ...] = ()
+    requests_per_minute: int = 0
+    """Of each caller without a limit of his own."""
+    replicas: int = 1
+    """Replicas among which every limit is divided."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +123,8 @@ class Table:
 
     def may_use(self, key: Key, model: Model, name: str) -> bool:
         """Whether the key's patterns cover the model's served name or the alias that was asked for."""
-        return key.allowed.fullmatch(model.name) is not None or key.allowed.fullmatch(name) is not None
+        patterns = (key.allowed,) if key.role_allowed is None else (key.allowed, key.role_allowed)
+        return all(pattern.fullmatch(model.name) or pattern.fullmatch(name) for pattern in patterns)
 
     def visible(self, key: Key) -> list[tuple[str, Model]]:
         """Names the key may use, in alphabetical order."""
@@ -126,7 +147,13 @@ def parse_routes(text: bytes | str) -> Routes:
     origins = tuple(
         origin for origin in _list(document, "corsOrigins") if isinstance(origin, str) and ORIGIN.fullmatch(origin)
     )
-    return Routes(models, names, limit, str(document.get("token") or ""), origins)
+    roles = tuple(role for entry in _list(document, "roles") if (role := _parse_role(entry)) is not None)
+    try:
+        per_minute = _positive(document, "requestsPerMinute", 0)
+        replicas = _positive(document, "replicas", 1)
+    except ValueError as error:
+        raise ConfigRejected(f"{ROUTES_FIELD}: {error}") from error
+    return Routes(models, names, limit, str(document.get("token") or ""), origins, roles, per_minute, replicas)
 
 
 def parse_keys(text: bytes | str) -> tuple[Key, ...]:
@@ -150,10 +177,24 @@ def build_table(routes: Routes, keys: Iterable[Key], ready: frozenset[str]) -> T
             by_name.setdefault(alias, model)
     by_digest: dict[bytes, Key] = {}
     by_key_name: dict[str, tuple[Key, ...]] = {}
-    for key in keys:
-        by_digest.setdefault(key.digest, key)
-        by_key_name[key.name] = (*by_key_name.get(key.name, ()), key)
+    roles = {role.name: role for role in routes.roles}
+    for unresolved in keys:
+        key = _with_role(unresolved, roles, routes)
+        if key is not None and by_digest.setdefault(key.digest, key) is key:
+            by_key_name[key.name] = (*by_key_name.get(key.name, ()), key)
     return Table(by_name, by_digest, by_key_name, routes.models, ready, routes.max_request_bytes, routes.token)
+
+
+def _with_role(key: Key, roles: dict[str, Role], routes: Routes) -> Key | None:
+    """The key with its role's bounds, and its limit: its own, else its role's, else the gateway's."""
+    role = roles.get(key.role)
+    if key.role and role is None:
+        logger.warning("key %s is not let in: there is no role %s", key.name, key.role)
+        return None
+    limit = key.requests_per_minute or (role.requests_per_minute if role else 0) or routes.requests_per_minute
+    # Never more than the limit by all together, save that each admits at least one.
+    share = max(1, limit // routes.replicas) if limit else 0
+    return replace(key, role_allowed=role.allowed if role else None, requests_per_minute=share)
 
 
 def compile_patterns(patterns: Iterable[str]) -> re.Pattern[str]:
@@ -211,10 +252,38 @@ def _parse_key(entry: Any) -> Key | None:
         _check(SHA256, digest)
         _check(OBJECT_NAME, name)
         patterns = compile_patterns(_list(entry, "models"))
-        return Key(name, bytes.fromhex(digest), _timestamp(entry.get("expiresAt")), patterns)
+        return Key(
+            name,
+            bytes.fromhex(digest),
+            _timestamp(entry.get("expiresAt")),
+            patterns,
+            role=str(entry.get("role") or ""),
+            requests_per_minute=_positive(entry, "requestsPerMinute", 0),
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         logger.warning("%s: a key entry is left out: %s: %s", KEYS_FIELD, type(error).__name__, error)
         return None
+
+
+def _parse_role(entry: Any) -> Role | None:
+    try:
+        name = entry["name"]
+        _check(OBJECT_NAME, name)
+        patterns = compile_patterns(_list(entry, "models"))
+        return Role(name, patterns, _positive(entry, "requestsPerMinute", 0))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        logger.warning("%s: a role is left out: %s: %s", ROUTES_FIELD, type(error).__name__, error)
+        return None
+
+
+def _positive(document: dict[str, Any], name: str, default: int) -> int:
+    """A number from 1 on; the default where it is absent. A limit that cannot be read must not become none."""
+    value = document.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} is {value!r}, not a positive number")
+    return value
 
 
 def _check(pattern: re.Pattern[str], value: str) -> None:

@@ -44,6 +44,8 @@ class Decision:
     key: str = ""
     """Name of the caller's ApiKey."""
     problem: ApiProblem | None = None
+    limit: int = 0
+    """Requests per minute that the caller may make; 0 for any number."""
     anthropic: bool = False
     """The problem is worded as Anthropic does."""
     wire: bytes = b""
@@ -129,7 +131,14 @@ def decide_route(table: Table, key: Key, name: str, path: str) -> Decision:
         return to_relay(key, "model_stopped", model, name)
     if model.cluster not in table.ready:
         return to_relay(key, "model_not_ready", model, name)
-    return Decision("allowed", cluster=model.cluster, model=model.name, requested=name, key=key.name)
+    return Decision(
+        "allowed",
+        cluster=model.cluster,
+        model=model.name,
+        requested=name,
+        key=key.name,
+        limit=key.requests_per_minute,
+    )
 
 
 def decide_models(table: Table, key: Key, method: str, path: str) -> Decision:

@@ -300,8 +300,12 @@ def _policy_filter(name: str, settings: Settings, *, early: bool) -> Document:
             "authorization_response": {
                 "allowed_upstream_headers": {"patterns": [{"prefix": "x-gw-"}]},
                 "allowed_client_headers": {
-                    "patterns": [{"exact": header} for header in ("allow", "retry-after", "www-authenticate")]
+                    "patterns": [
+                        *({"exact": header} for header in ("allow", "retry-after", "www-authenticate")),
+                        {"prefix": "x-ratelimit-"},
+                    ]
                 },
+                "allowed_client_headers_on_success": {"patterns": [{"prefix": "x-ratelimit-"}]},
                 "dynamic_metadata_from_headers": {"patterns": [{"prefix": "x-gw-"}]},
             },
         },

@@ -123,6 +123,18 @@ def unsupported_endpoint(name: str, task: str, path: str, instead: str, others: 
     )
 
 
+def rate_limited(limit: int, retry_after: int, headers: tuple[tuple[str, str], ...]) -> ApiProblem:
+    """More requests in a minute than the caller may make."""
+    return ApiProblem(
+        429,
+        "rate_limit_exceeded",
+        f"Rate limit reached: you may make {limit} requests per minute at this replica of the gateway. "
+        f"Try again in {retry_after} s, or ask whoever runs the gateway for a higher limit.",
+        "requests",
+        headers=(("retry-after", str(retry_after)), *headers),
+    )
+
+
 def model_stopped(name: str) -> ApiProblem:
     """Scaled to zero by its owner."""
     return ApiProblem(

@@ -13,13 +13,16 @@ import os
 import socket
 import time
 from collections import deque
+from collections.abc import Callable, Iterable
 from typing import cast
 
 import uvloop
 
 from stoker.gateway.decide import Decision, Request, decide
-from stoker.gateway.endpoints import ANTHROPIC_PREFIX
+from stoker.gateway.endpoints import ANTHROPIC_PREFIX, speaks_anthropic
+from stoker.gateway.limits import RequestLimits
 from stoker.gateway.metrics import DecisionMetrics
+from stoker.gateway.openai_errors import rate_limited
 from stoker.gateway.probes import ProbeServer
 from stoker.gateway.processes import prepare_process, until_told
 from stoker.gateway.settings import Settings
@@ -36,6 +39,7 @@ STATUS_LINES = {
         404: "Not Found",
         405: "Method Not Allowed",
         413: "Content Too Large",
+        429: "Too Many Requests",
         503: "Service Unavailable",
     }.items()
 }
@@ -50,9 +54,12 @@ EARLY = b"\r\nx-gw-stage: early"
 class Policy:
     """The present table and what was counted with it."""
 
-    def __init__(self, reader: StateReader, metrics: DecisionMetrics) -> None:
+    def __init__(
+        self, reader: StateReader, metrics: DecisionMetrics, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.reader = reader
         self.metrics = metrics
+        self.limits = RequestLimits(clock)
 
     def reload(self) -> None:
         """Take over a changed configuration."""
@@ -80,8 +87,26 @@ class Policy:
         wire = decision.wire
         if not wire:
             wire = decision.wire = render(decision)
+        if decision.limit:
+            decision, wire = self._within_limit(decision, wire, request)
         self.metrics.count(decision.reason, decision.model, time.perf_counter() - began)
         return wire
+
+    def _within_limit(self, decision: Decision, wire: bytes, request: Request) -> tuple[Decision, bytes]:
+        """An allowed request counts, and its answer tells what is left; or it is refused, and does not count."""
+        admission = self.limits.admit(decision.key, decision.limit)
+        if admission.admitted:
+            # The head ends with an empty line; what is new goes in front of it.
+            return decision, wire[:-2] + _lines(admission.headers) + b"\r\n"
+        problem = rate_limited(admission.limit, admission.retry_after, admission.headers)
+        refused = Decision(
+            problem.code,
+            problem=problem,
+            key=decision.key,
+            model=decision.model,
+            anthropic=speaks_anthropic(request.target.partition("?")[0]),
+        )
+        return refused, render(refused)
 
 
 def parse_request(head: bytes, body: bytes) -> Request | None:
@@ -118,7 +143,7 @@ def render(decision: Decision) -> bytes:
     return STATUS_LINES[problem.status] + _lines(headers) + b"content-length: %d\r\n\r\n%b" % (len(body), body)
 
 
-def _lines(headers: list[tuple[str, str]]) -> bytes:
+def _lines(headers: Iterable[tuple[str, str]]) -> bytes:
     return "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
 
 

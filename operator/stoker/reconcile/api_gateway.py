@@ -6,8 +6,9 @@ import base64
 import json
 import secrets
 from dataclasses import replace
+from datetime import datetime
 
-from stoker.api import ApiGateway, ModelDeployment
+from stoker.api import ApiGateway, ApiKey, ModelDeployment
 from stoker.api.names import admin_key_name, keys_secret_name, routes_secret_name
 from stoker.api.observed import ObservedWorkload
 from stoker.api.resolved import PublishedModel, ResolvedApiGateway
@@ -32,6 +33,7 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
     problem: StokerError | None = None
     models: tuple[PublishedModel, ...] = ()
     keys = cache.keys_of_gateway(gateway.key)
+    workload = observe_deployment(cache.child(DEPLOYMENTS, gateway.key))
     try:
         check_gateway(gateway, context.settings)
         published, _ = published_models(gateway, cache.models(), cache.namespace_labels)
@@ -43,6 +45,7 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
             keys=tuple(keys),
             token=await _read_or_make_token(context, gateway),
             account_uid=account["metadata"]["uid"],
+            ready_replicas=workload.ready_replicas if workload else 0,
         )
         children = build_children(resolved, context.settings)
         await context.children.apply_all(gateway, children)
@@ -59,7 +62,7 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
         ),
         models=len(models),
         ready_models=sum(_is_ready(model) for model in models),
-        keys=sum(is_active(key, now) and bool(key.spec.sha256 or key.status.keys) for key in keys),
+        keys=sum(_is_let_in(gateway, key, now) for key in keys),
         service=cache.child(SERVICES, gateway.key),
         admin_secret_name=secret_name(admin_key) if admin_key is not None and gateway.spec.auth.admin_key else None,
         problem=problem,
@@ -77,6 +80,11 @@ def _engine_type(cache: Cache, deployment: ModelDeployment) -> str:
 def _is_ready(model: PublishedModel) -> bool:
     status = model.deployment.status
     return not model.stopped and status.ready_replicas > 0
+
+
+def _is_let_in(gateway: ApiGateway, key: ApiKey, now: datetime) -> bool:
+    has_role = not key.spec.role or gateway.has_role(key.spec.role)
+    return is_active(key, now) and has_role and bool(key.spec.sha256 or key.status.keys)
 
 
 async def _read_or_make_token(context: Context, gateway: ApiGateway) -> str:
