@@ -14,6 +14,7 @@ from stoker.api.base import (
     KindInfo,
     KubernetesObject,
     LabelSelector,
+    LocalObjectReference,
     MapKeys,
     NamespaceSelection,
     PrinterColumn,
@@ -24,6 +25,7 @@ from stoker.api.base import (
 )
 
 BUILT_IN_ROLES = ("admin", "user")
+ClaimPath = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class PublishedModels(ApiModel):
@@ -35,9 +37,65 @@ class PublishedModels(ApiModel):
     """Namespaces of the ModelDeployments."""
 
 
+class Claims(ApiModel):
+    """Where a token says what: names of claims, or paths of names with dots between them."""
+
+    user: ClaimPath = "sub"
+    """The user, for logs and limits."""
+    groups: ClaimPath = "groups"
+    """His groups: a text or a list of texts."""
+    roles: ClaimPath = "roles"
+    """His roles, such as realm_access.roles: a text or a list of texts."""
+
+
+class RoleMapping(ApiModel):
+    """A group or role of the identity provider, and what it is here."""
+
+    value: Annotated[str, Field(min_length=1, max_length=256)]
+    """A value of the roles or groups claim."""
+    role: DnsLabel
+    """One of this gateway's roles (spec.roles, or admin or user)."""
+
+
+class JwtIssuer(ApiModel):
+    """An issuer whose JSON Web Tokens are let in beside API keys."""
+
+    cel_rules: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "has(self.jwksUri) != has(self.secretRef)",
+            "auth.jwt: give either jwksUri (public keys) or secretRef (HS256)",
+        ),
+        Cel(
+            "has(self.roleMap) || has(self.defaultRole)",
+            "auth.jwt: without roleMap and defaultRole nobody would be let in",
+        ),
+        Cel(
+            "!has(self.jwksUri) || self.jwksUri.startsWith('https://') || self.jwksUri.matches('^http://[A-Za-z0-9.-]+[.]svc([.]cluster[.]local)?(:[0-9]+)?/')",
+            "auth.jwt: jwksUri must be https://, or http:// of a Service of this cluster (http://NAME.NAMESPACE.svc/PATH)",
+        ),
+    )
+
+    issuer: Annotated[str, Field(min_length=1, max_length=512)]
+    """What the claim iss must be, to the letter."""
+    audiences: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(min_length=1, max_length=16)]
+    """One of these must be in the claim aud."""
+    jwks_uri: Annotated[str, Field(max_length=1024, pattern=r"^https?://[^\s]+$")] | None = None
+    """Where the issuer shows its public keys (RS, PS, ES, EdDSA). Fetched every five minutes, and when a token names a new one."""
+    secret_ref: LocalObjectReference | None = None
+    """Secret whose key `secret` (32 bytes or more) signs tokens with HS256."""
+    claims: Claims = Claims()
+    """Where its tokens say what."""
+    role_map: Annotated[list[RoleMapping], Field(min_length=1, max_length=64)] | None = None
+    """Roles by the values of the roles and groups claims; the first that fits counts."""
+    default_role: DnsLabel | None = None
+    """Role of users whom roleMap does not name. Default: they are refused."""
+
+
 class Auth(ApiModel):
     """Who may call."""
 
+    jwt: Annotated[list[JwtIssuer], Field(min_length=1, max_length=8), MapKeys(("issuer",))] | None = None
+    """Issuers whose tokens are let in beside API keys, as `Authorization: Bearer TOKEN`. Default: none."""
     admin_key: bool = True
     """Makes ApiKey <gateway>-admin, so that three objects are enough to start. false removes it."""
 

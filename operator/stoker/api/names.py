@@ -39,6 +39,8 @@ ACCOUNT_ANNOTATION = f"{GROUP}/service-account-uid"
 
 KEY_SECRET_FIELD = "apiKey"
 """Key in the Secret of an ApiKey."""
+JWT_SECRET_FIELD = "secret"
+"""Key in the Secret of a JWT issuer that signs with HS256."""
 SOURCE_TOKEN_FIELD = "token"
 """Key in the Secret of a model source."""
 

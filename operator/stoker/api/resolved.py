@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -105,5 +106,7 @@ class ResolvedApiGateway:
     """Bearer token between operator and gateway pods, kept in the routes Secret."""
     ready_replicas: int = 0
     """Pods that serve; limits are divided among them."""
+    jwt_secrets: Mapping[str, str] = field(default_factory=dict)
+    """Shared secrets of issuers, by the name of their Secret; one that is missing is not there."""
     account_uid: str = ""
     """uid of the ServiceAccount its pods have their tokens from; a token of an earlier one is refused for ever."""

@@ -11,6 +11,7 @@ from stoker.api.api_key import ApiKey
 from stoker.api.names import cluster_name, keys_secret_name, routes_secret_name
 from stoker.api.resolved import PublishedModel, ResolvedApiGateway
 from stoker.desired.gateway_pod import COMPONENT
+from stoker.desired.gateway_tokens import build_issuers
 from stoker.desired.objects import Object, child, compact_json, secret_data
 from stoker.desired.served_paths import served_paths
 from stoker.models.quantity import parse_quantity
@@ -39,6 +40,7 @@ def build_secrets(resolved: ResolvedApiGateway) -> list[Object]:
         "maxRequestBytes": int(parse_quantity(gateway.spec.limits.max_request_bytes)),
         "corsOrigins": list(gateway.spec.cors.origins) if gateway.spec.cors else [],
         "roles": _roles(gateway),
+        "jwt": build_issuers(gateway, resolved.jwt_secrets),
         "requestsPerMinute": gateway.spec.limits.requests_per_minute,
         "replicas": limit_shares(resolved.ready_replicas),
         "keySecrets": names,

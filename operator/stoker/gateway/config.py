@@ -9,12 +9,16 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stoker.gateway.endpoints import ENDPOINTS, PATHS_BY_TASK
+from stoker.gateway.issuers import Issuer, parse_issuer
+
+if TYPE_CHECKING:
+    from stoker.gateway.tokens import Verifier
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +77,8 @@ class Key:
     """Name of its role; a role that is not there opens nothing."""
     role_allowed: re.Pattern[str] | None = None
     """Matches what the role may use; None where there is no role."""
+    caller: str = ""
+    """Whom a token speaks for; empty for keys, which are known by their names."""
     requests_per_minute: int = 0
     """How often it may call a model; in a table what this replica admits, 0 for any number."""
 
@@ -98,6 +104,8 @@ class Routes:
     origins: tuple[str, ...] = ()
     """Origins of web pages that may call."""
     roles: tuple[Role, ...] = ()
+    issuers: tuple[Issuer, ...] = ()
+    """Whose tokens are let in, too."""
     requests_per_minute: int = 0
     """Of each caller without a limit of his own."""
     replicas: int = 1
@@ -118,6 +126,13 @@ class Table:
     """Clusters with at least one ready replica."""
     max_request_bytes: int
     token: str
+    roles: dict[str, Role] = field(default_factory=dict)
+    verifier: Verifier | None = None
+    """Of tokens; None where no issuer is trusted."""
+    requests_per_minute: int = 0
+    replicas: int = 1
+    identities: dict[bytes, Key] = field(default_factory=dict)
+    """Tokens that were found good, by their SHA-256."""
     cache: dict[tuple[bytes, str, str], Any] = field(default_factory=dict)
     """Decisions already made (see decide)."""
 
@@ -153,7 +168,17 @@ def parse_routes(text: bytes | str) -> Routes:
         replicas = _positive(document, "replicas", 1)
     except ValueError as error:
         raise ConfigRejected(f"{ROUTES_FIELD}: {error}") from error
-    return Routes(models, names, limit, str(document.get("token") or ""), origins, roles, per_minute, replicas)
+    return Routes(
+        models=models,
+        key_secrets=names,
+        max_request_bytes=limit,
+        token=str(document.get("token") or ""),
+        origins=origins,
+        roles=roles,
+        issuers=tuple(issuer for entry in _list(document, "jwt") if (issuer := _parse_issuer(entry)) is not None),
+        requests_per_minute=per_minute,
+        replicas=replicas,
+    )
 
 
 def parse_keys(text: bytes | str) -> tuple[Key, ...]:
@@ -167,7 +192,15 @@ def parse_ready(text: bytes | str) -> frozenset[str]:
     return frozenset(name for name in _list(_object(text, "ready.json"), "ready") if isinstance(name, str))
 
 
-def build_table(routes: Routes, keys: Iterable[Key], ready: frozenset[str]) -> Table:
+def parse_key_sets(text: bytes | str) -> dict[str, object]:
+    """Read the issuers' key sets by address (written by the gateway itself)."""
+    sets = _object(text, "key_sets.json").get("sets")
+    return sets if isinstance(sets, dict) else {}
+
+
+def build_table(
+    routes: Routes, keys: Iterable[Key], ready: frozenset[str], key_sets: Mapping[str, object] | None = None
+) -> Table:
     """Put it together. Served names win over aliases, earlier entries over later ones: the operator has settled collisions."""
     by_name: dict[str, Model] = {}
     for model in routes.models:
@@ -179,21 +212,42 @@ def build_table(routes: Routes, keys: Iterable[Key], ready: frozenset[str]) -> T
     by_key_name: dict[str, tuple[Key, ...]] = {}
     roles = {role.name: role for role in routes.roles}
     for unresolved in keys:
-        key = _with_role(unresolved, roles, routes)
+        key = with_role(unresolved, roles, routes)
         if key is not None and by_digest.setdefault(key.digest, key) is key:
             by_key_name[key.name] = (*by_key_name.get(key.name, ()), key)
-    return Table(by_name, by_digest, by_key_name, routes.models, ready, routes.max_request_bytes, routes.token)
+    return Table(
+        by_name=by_name,
+        keys=by_digest,
+        keys_by_name=by_key_name,
+        models=routes.models,
+        ready=ready,
+        max_request_bytes=routes.max_request_bytes,
+        token=routes.token,
+        roles=roles,
+        verifier=_build_verifier(routes.issuers, key_sets or {}),
+        requests_per_minute=routes.requests_per_minute,
+        replicas=routes.replicas,
+    )
 
 
-def _with_role(key: Key, roles: dict[str, Role], routes: Routes) -> Key | None:
+def _build_verifier(issuers: tuple[Issuer, ...], key_sets: Mapping[str, object]) -> Verifier | None:
+    if not issuers:
+        return None
+    # Not above: cryptography takes time and memory of every gateway, and few need it.
+    from stoker.gateway.tokens import Verifier
+
+    return Verifier(issuers, key_sets)
+
+
+def with_role(key: Key, roles: Mapping[str, Role], gateway: Routes | Table) -> Key | None:
     """The key with its role's bounds, and its limit: its own, else its role's, else the gateway's."""
     role = roles.get(key.role)
     if key.role and role is None:
         logger.warning("key %s is not let in: there is no role %s", key.name, key.role)
         return None
-    limit = key.requests_per_minute or (role.requests_per_minute if role else 0) or routes.requests_per_minute
+    limit = key.requests_per_minute or (role.requests_per_minute if role else 0) or gateway.requests_per_minute
     # Never more than the limit by all together, save that each admits at least one.
-    share = max(1, limit // routes.replicas) if limit else 0
+    share = max(1, limit // gateway.replicas) if limit else 0
     return replace(key, role_allowed=role.allowed if role else None, requests_per_minute=share)
 
 
@@ -262,6 +316,14 @@ def _parse_key(entry: Any) -> Key | None:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         logger.warning("%s: a key entry is left out: %s: %s", KEYS_FIELD, type(error).__name__, error)
+        return None
+
+
+def _parse_issuer(entry: Any) -> Issuer | None:
+    try:
+        return parse_issuer(entry)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        logger.warning("%s: an issuer is left out: %s: %s", ROUTES_FIELD, type(error).__name__, error)
         return None
 
 

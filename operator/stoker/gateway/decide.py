@@ -9,17 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote
 
 from stoker.gateway import openai_errors as errors
-from stoker.gateway.config import Key, Model, Table
+from stoker.gateway.config import Key, Model, Table, compile_patterns, with_role
 from stoker.gateway.endpoints import ENDPOINTS, Endpoint
 from stoker.gateway.multipart import BadForm, read_form_field
 from stoker.gateway.openai_errors import ApiProblem
 
+if TYPE_CHECKING:
+    from stoker.gateway.tokens import Verifier
+
 ANSWER_CLUSTER = "answer"
-LONGEST_KEY = 4096
+ANY_MODEL = compile_patterns(["*"])
+LONGEST_KEY = 16 << 10
+"""Of tokens, too, and those carry lists of groups."""
+IDENTITIES = 10_000
 CACHE_ENTRIES = 20_000
 
 MODELS_PATH = "/v1/models"
@@ -42,7 +48,11 @@ class Decision:
     requested: str = ""
     """The name that was asked for, where the relay's answer quotes it."""
     key: str = ""
-    """Name of the caller's ApiKey."""
+    """Name of the caller's ApiKey; of a token jwt: and its user."""
+    caller: str = ""
+    """Whose requests are counted together."""
+    role: str = ""
+    """Role of a token's user, for the relay, which knows keys only."""
     problem: ApiProblem | None = None
     limit: int = 0
     """Requests per minute that the caller may make; 0 for any number."""
@@ -114,9 +124,42 @@ def find_key(table: Table, authorization: str, now: float) -> Key | ApiProblem:
         return errors.missing_key()
     if len(secret) > LONGEST_KEY:
         return errors.wrong_key()
-    key = table.keys.get(hashlib.sha256(secret.encode("latin-1", "replace")).digest())
+    digest = hashlib.sha256(secret.encode("latin-1", "replace")).digest()
+    key = table.keys.get(digest)
+    if key is None and table.verifier is not None and secret.count(".") == 2:
+        return find_identity(table, table.verifier, secret, digest, now)
     if key is None or (key.expires_at is not None and key.expires_at <= now):
         return errors.wrong_key()
+    return key
+
+
+def find_identity(table: Table, verifier: Verifier, token: str, digest: bytes, now: float) -> Key | ApiProblem:
+    """Whom a token speaks for, as a key that lasts as long as the token."""
+    key = table.identities.get(digest)
+    if key is not None and key.expires_at is not None and key.expires_at > now:
+        return key
+    from stoker.gateway.tokens import BadToken, UnknownKey
+
+    try:
+        identity = verifier.verify(token, now)
+    except UnknownKey as error:
+        return errors.wrong_token(str(error), errors.UNKNOWN_SIGNING_KEY)
+    except BadToken as error:
+        return errors.wrong_token(str(error))
+    made = Key(
+        name=f"jwt:{identity.user}",
+        digest=digest,
+        expires_at=identity.expires_at,
+        allowed=ANY_MODEL,
+        role=identity.role,
+        caller=identity.caller,
+    )
+    key = with_role(made, table.roles, table) if identity.role else None
+    if key is None:
+        return errors.no_role(identity.role)
+    if len(table.identities) >= IDENTITIES:
+        table.identities.clear()
+    table.identities[digest] = key
     return key
 
 
@@ -137,6 +180,7 @@ def decide_route(table: Table, key: Key, name: str, path: str) -> Decision:
         model=model.name,
         requested=name,
         key=key.name,
+        caller=key.caller or key.name,
         limit=key.requests_per_minute,
     )
 
@@ -148,13 +192,18 @@ def decide_models(table: Table, key: Key, method: str, path: str) -> Decision:
     if method != "GET":
         return refuse(key, errors.method_not_allowed(method, path, "GET"))
     if path == MODELS_PATH:
-        return Decision("answered", cluster=ANSWER_CLUSTER, answer="models", key=key.name)
+        return Decision("answered", cluster=ANSWER_CLUSTER, answer="models", key=key.name, role=token_role(key))
     # Names may hold slashes, and clients encode them or not. Only the relay sees this path, and it goes by the name below.
     name = unquote(path[len(MODEL_PREFIX) :])
     model = table.by_name.get(name)
     if model is None or not table.may_use(key, model, name):
         return refuse(key, errors.model_not_found(name))
     return Decision("answered", cluster=ANSWER_CLUSTER, answer="model", model=model.name, requested=name, key=key.name)
+
+
+def token_role(key: Key) -> str:
+    """The role of whoever brought a token; nothing for a key."""
+    return key.role if key.caller else ""
 
 
 def to_relay(key: Key, answer: str, model: Model, name: str) -> Decision:

@@ -82,6 +82,33 @@ def wrong_key() -> ApiProblem:
     )
 
 
+UNKNOWN_SIGNING_KEY = "unknown_signing_key"
+
+
+def wrong_token(why: str, code: str = "invalid_token") -> ApiProblem:
+    """A JSON Web Token that is not good."""
+    return ApiProblem(
+        401,
+        code,
+        f"Your token is not accepted: {why}. Get a new one from your identity provider, or use an API key.",
+        headers=(("www-authenticate", 'Bearer realm="stoker", error="invalid_token"'),),
+    )
+
+
+def no_role(role: str) -> ApiProblem:
+    """A good token of somebody who has no business here."""
+    why = (
+        f"its role {quote(role)} is not one of this gateway's"
+        if role
+        else "none of its roles or groups has a role here"
+    )
+    return ApiProblem(
+        403,
+        "no_role",
+        f"Your token is good, but {why}. Whoever runs the gateway maps them in spec.auth.jwt[].roleMap.",
+    )
+
+
 def unknown_url(method: str, path: str, known: str) -> ApiProblem:
     """A path that is not on the list of what is let through."""
     return ApiProblem(404, "unknown_url", f"Unknown request URL: {method} {quote(path)}. This gateway serves {known}.")

@@ -18,11 +18,13 @@ from typing import cast
 
 import uvloop
 
+from stoker.gateway import admin
+from stoker.gateway.admin import NotAnswering
 from stoker.gateway.decide import Decision, Request, decide
 from stoker.gateway.endpoints import ANTHROPIC_PREFIX, speaks_anthropic
 from stoker.gateway.limits import RequestLimits
 from stoker.gateway.metrics import DecisionMetrics
-from stoker.gateway.openai_errors import rate_limited
+from stoker.gateway.openai_errors import UNKNOWN_SIGNING_KEY, rate_limited
 from stoker.gateway.probes import ProbeServer
 from stoker.gateway.processes import prepare_process, until_told
 from stoker.gateway.settings import Settings
@@ -36,6 +38,7 @@ STATUS_LINES = {
         200: "OK",
         400: "Bad Request",
         401: "Unauthorized",
+        403: "Forbidden",
         404: "Not Found",
         405: "Method Not Allowed",
         413: "Content Too Large",
@@ -60,6 +63,8 @@ class Policy:
         self.reader = reader
         self.metrics = metrics
         self.limits = RequestLimits(clock)
+        self.on_unknown_key: Callable[[], None] = lambda: None
+        """Called when a token names a key that is in no set."""
 
     def reload(self) -> None:
         """Take over a changed configuration."""
@@ -87,6 +92,8 @@ class Policy:
         wire = decision.wire
         if not wire:
             wire = decision.wire = render(decision)
+        if decision.reason == UNKNOWN_SIGNING_KEY:
+            self.on_unknown_key()
         if decision.limit:
             decision, wire = self._within_limit(decision, wire, request)
         self.metrics.count(decision.reason, decision.model, time.perf_counter() - began)
@@ -94,7 +101,7 @@ class Policy:
 
     def _within_limit(self, decision: Decision, wire: bytes, request: Request) -> tuple[Decision, bytes]:
         """An allowed request counts, and its answer tells what is left; or it is refused, and does not count."""
-        admission = self.limits.admit(decision.key, decision.limit)
+        admission = self.limits.admit(decision.caller, decision.limit)
         if admission.admitted:
             # The head ends with an empty line; what is new goes in front of it.
             return decision, wire[:-2] + _lines(admission.headers) + b"\r\n"
@@ -137,6 +144,8 @@ def render(decision: Decision) -> bytes:
             headers.append(("x-gw-cluster", decision.cluster))
         if decision.answer:
             headers += [("x-gw-answer", decision.answer), ("x-gw-requested", decision.requested)]
+        if decision.role:
+            headers.append(("x-gw-role", decision.role))
         return STATUS_LINES[200] + _lines(headers) + b"content-length: 0\r\n\r\n"
     body = problem.anthropic_body if decision.anthropic else problem.body
     headers += [("content-type", "application/json"), *problem.headers]
@@ -157,6 +166,28 @@ def _header(head: bytes, name: bytes) -> str | None:
         return ""
     end = head.find(b"\r\n", start + 2)
     return head[start + len(line) : end if end >= 0 else None].strip().decode("latin-1")
+
+
+class KeyRequest:
+    """Asks the relay for new key sets, now and then at most: a stranger can make up as many unknown keys as he likes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._socket = settings.answer_socket
+        self._asked_at = float("-inf")
+        self._task: asyncio.Task[None] | None = None
+
+    def ask(self) -> None:
+        """Without waiting for it; the relay has an interval of its own."""
+        now = time.monotonic()
+        if now - self._asked_at >= 1.0:
+            self._asked_at = now
+            self._task = asyncio.get_running_loop().create_task(self._ask())
+
+    async def _ask(self) -> None:
+        try:
+            await admin.call(self._socket, "GET", "/", headers="x-gw-answer: refresh-keys\r\n", seconds=2.0)
+        except NotAnswering as error:
+            logger.warning("new keys of issuers cannot be asked for: %s", error)
 
 
 class LargeBodies:
@@ -277,6 +308,7 @@ async def serve(settings: Settings, policy_socket: socket.socket, http_socket: s
 
     loop.add_reader(changes, on_change)
     probes = ProbeServer(settings, policy.reader, metrics)
+    policy.on_unknown_key = KeyRequest(settings).ask
     large = LargeBodies()
     server = await loop.create_unix_server(lambda: PolicyProtocol(policy, large), sock=policy_socket, backlog=4096)
     async with server, await probes.start(http_socket):
