@@ -51,6 +51,9 @@ NOT_HTTP = STATUS_LINES[400] + b"content-length: 0\r\nconnection: close\r\n\r\n"
 LARGEST_HEAD = 1 << 20
 LARGE_BODY = 1 << 20
 FORMS_PREFIX = "/v1/audio/"
+AUTHORIZATION = b"\r\nauthorization:"
+API_KEY = b"\r\nx-api-key:"
+CONTENT_TYPE = b"\r\ncontent-type:"
 EARLY = b"\r\nx-gw-stage: early"
 
 
@@ -122,12 +125,12 @@ def parse_request(head: bytes, body: bytes) -> Request | None:
     if len(parts) != 3:
         return None
     target = parts[1].decode("latin-1")
-    authorization = _header(head, b"authorization")
+    authorization = _header(head, AUTHORIZATION)
     if authorization is None and target.startswith(ANTHROPIC_PREFIX):
         # Anthropic's clients send the key like this; only on their own paths, so that each path has one way in.
-        key = _header(head, b"x-api-key")
+        key = _header(head, API_KEY)
         authorization = f"Bearer {key}" if key else None
-    form = (_header(head, b"content-type") or "") if target.startswith(FORMS_PREFIX) else ""
+    form = (_header(head, CONTENT_TYPE) or "") if target.startswith(FORMS_PREFIX) else ""
     return Request(parts[0].decode("latin-1"), target, authorization or "", body, form, EARLY in head)
 
 
@@ -156,9 +159,8 @@ def _lines(headers: Iterable[tuple[str, str]]) -> bytes:
     return "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
 
 
-def _header(head: bytes, name: bytes) -> str | None:
+def _header(head: bytes, line: bytes) -> str | None:
     """The one header of this name, None where there is none; of several, nothing: what they mean together is anybody's guess."""
-    line = b"\r\n%b:" % name
     start = head.find(line)
     if start < 0:
         return None
