@@ -44,8 +44,10 @@ class Source(http.server.BaseHTTPRequestHandler):
     def serve(self, name, file):
         with LOCK:
             mode = MODES.get(name, "ok")
-            earlier = sum(1 for line in LOG if line["name"] == name)
-            LOG.append({"name": name, "mode": mode, "range": self.headers.get("Range", "")})
+            wanted = self.headers.get("Range", "")
+            # What begins at 0 with a range is a look at the header, no download.
+            earlier = sum(1 for line in LOG if line["name"] == name and not line["range"].startswith("bytes=0-"))
+            LOG.append({"name": name, "mode": mode, "range": wanted})
         if mode == "missing":
             self.answer(404, b"there is no such file")
         elif mode == "private" and self.headers.get("Authorization") != f"Bearer {TOKEN}":
@@ -53,7 +55,9 @@ class Source(http.server.BaseHTTPRequestHandler):
         elif mode == "text":
             self.answer(200, b"<html>This is a login page, not a model.</html>\n" * 1000)
         else:
-            self.relay(file, cut=mode == "cut" and earlier == 0, slow=mode == "slow")
+            self.relay(
+                file, cut=mode == "cut" and earlier == 0 and not wanted.startswith("bytes=0-"), slow=mode == "slow"
+            )
 
     def relay(self, file, cut, slow):
         request = urllib.request.Request(f"{UPSTREAM}/{file}")

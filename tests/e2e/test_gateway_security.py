@@ -152,7 +152,7 @@ class TestWithoutTroublingTheEngine:
             "/%73lots",
             "http://127.0.0.1:8080/slots",
             "/lora-adapters",
-            "/v1/rerank",
+            "/reranking",
         ],
     )
     @pytest.mark.parametrize("method", ["GET", "POST"])

@@ -40,6 +40,8 @@ class FakeEngine(ThreadedServer):
         body = await request.read()
         headers = {name.lower(): value for name, value in request.headers.items()}
         self.seen.append(Seen(request.method, request.raw_path, headers, body))
+        if request.content_type == "multipart/form-data":
+            return web.json_response({"text": f"heard by {self.name}"})
         asked = json.loads(body) if body else {}
         if request.path == "/v1/embeddings":
             data = [{"object": "embedding", "index": 0, "embedding": [0.5, 0.25]}]

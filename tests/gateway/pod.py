@@ -68,6 +68,16 @@ class Answer:
         return json.loads(self.body)
 
     @property
+    def anthropic_error(self) -> dict[str, Any]:
+        """The error object of Anthropic's shape."""
+        assert self.headers.get("content-type") == "application/json", (self.status, self.headers, self.body[:300])
+        assert set(self.json) == {"type", "error"}, self.json
+        assert self.json["type"] == "error"
+        assert set(self.json["error"]) == {"type", "message"}
+        error: dict[str, Any] = self.json["error"]
+        return error
+
+    @property
     def error(self) -> dict[str, Any]:
         """The error object; fails when the answer has another shape than OpenAI's."""
         assert self.headers.get("content-type") == "application/json", (self.status, self.headers, self.body[:300])
@@ -87,6 +97,9 @@ class Config:
     keys: list[dict[str, Any]] = field(default_factory=list)
     max_request_bytes: int = 32 << 20
     token: str = "operator-token"
+    origins: list[str] = field(default_factory=list)
+    more: dict[str, Any] = field(default_factory=dict)
+    """Further fields of routes.json."""
 
     def model(self, name: str, **more: Any) -> Config:
         entry = {
@@ -117,8 +130,10 @@ class Config:
             "version": 1,
             "token": self.token,
             "maxRequestBytes": self.max_request_bytes,
+            "corsOrigins": self.origins,
             "keySecrets": [f"{NAME}-keys-0"],
             "models": self.models,
+            **self.more,
         }
         kubernetes.put_secret(NAMESPACE, f"{NAME}-routes", routes_json=routes)
 
@@ -226,6 +241,16 @@ class GatewayPod:
         if key is not None:
             sent["authorization"] = f"Bearer {key}"
         return exchange(self.port, method, target, body, sent, timeout)
+
+    @staticmethod
+    def form(fields: Mapping[str, str | bytes], boundary: str = "b0undary") -> tuple[bytes, dict[str, str]]:
+        """A multipart form; a value of bytes is a file's. Body and headers."""
+        body = b""
+        for name, value in fields.items():
+            file = f'; filename="{name}.wav"' if isinstance(value, bytes) else ""
+            body += f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'.encode()
+            body += (value if isinstance(value, bytes) else value.encode()) + b"\r\n"
+        return body + f"--{boundary}--\r\n".encode(), {"content-type": f"multipart/form-data; boundary={boundary}"}
 
     def chat(self, model: str = "qwen", key: str | None = "sk-alice", **more: Any) -> Answer:
         body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], **more}

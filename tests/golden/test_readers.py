@@ -6,6 +6,7 @@ import base64
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from stoker.agent.config import parse_config as parse_agent
@@ -73,6 +74,24 @@ def test_the_agent_listens_and_scrapes_where_the_pod_says() -> None:
             row.completion_tokens_metric,
         )
     )
+
+
+@pytest.mark.parametrize("example", sorted(path.stem for path in (GOLDEN / "engines").glob("*.yaml")))
+def test_the_agent_of_every_engine_understands_its_row(example: str) -> None:
+    deployments = [c for c in children(f"engines/{example}") if c["kind"] == "Deployment"]
+    assert deployments
+    for deployment in deployments:
+        name = deployment["metadata"]["name"]
+        (row_text,) = environment(f"engines/{example}", name, "agent").values()
+        row, engine = parse_agent({"STOKER_AGENT": row_text}), container(f"engines/{example}", name, "engine")
+        assert row.engine_port == engine["ports"][0]["containerPort"]
+        assert bool(row.metrics_path) == bool(row.running_metric) == bool(row.waiting_metric) == row.counts_requests
+        probe = engine["readinessProbe"]["httpGet"]
+        if row.ready_key:
+            assert (probe["path"], probe["port"]) == ("/ready", row.port)
+            assert row.ready_equals or row.ready_differs
+        else:
+            assert (probe["path"], probe["port"]) == (row.health_path, "http")
 
 
 def test_envoy_starts_from_the_file_that_the_policy_service_writes() -> None:

@@ -141,7 +141,7 @@ def test_an_unknown_field_is_refused_by_name(api_server: ApiServer) -> None:
 
 def test_explain_reads_the_docstrings(api_server: ApiServer) -> None:
     said = " ".join(api_server.kubectl("explain", "smd.spec.source.uri").stdout.split())
-    assert "pvc://CLAIM/PATH, or file:///PATH on the node." in said
+    assert "pvc://CLAIM/PATH or file:///PATH on the node" in said
 
 
 def test_a_stored_object_can_be_listed_by_category_scaled_and_reported_on(api_server: ApiServer) -> None:
@@ -163,7 +163,7 @@ def test_a_stored_object_can_be_listed_by_category_scaled_and_reported_on(api_se
             "lastTransitionTime": "2026-01-02T03:04:05Z",
             "message": "no engine",
         }
-        status = yaml.safe_dump({"status": {"readyReplicas": 0, "conditions": [ready]}})
+        status = yaml.safe_dump({"status": {"engine": "e", "readyReplicas": 0, "conditions": [ready]}})
         api_server.kubectl("patch", "smd/m", "-n", "manifests", "--subresource=status", "--type=merge", "-p", status)
         head, row = api_server.kubectl("get", "stoker", "-n", "manifests").stdout.splitlines()
         assert head.split() == ["NAME", "ENGINE", "READY", "REASON", "REPLICAS", "AGE"]

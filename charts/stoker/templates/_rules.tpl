@@ -16,9 +16,9 @@
 - apiGroups: ["apps"]
   resources: ["deployments"]
   verbs: ["get", "list", "watch", "create", "patch", "delete"]
-# Children: addresses, identities, weight caches.
+# Children: addresses, identities, weight caches, configuration files of engines; chat templates are read by name.
 - apiGroups: [""]
-  resources: ["services", "serviceaccounts", "persistentvolumeclaims"]
+  resources: ["services", "serviceaccounts", "persistentvolumeclaims", "configmaps"]
   verbs: ["get", "list", "watch", "create", "patch", "delete"]
 # Children: who may reach engines and gateways.
 - apiGroups: ["networking.k8s.io"]
@@ -44,10 +44,6 @@
 - apiGroups: [""]
   resources: ["secrets"]
   verbs: ["list", "watch"]
-# Chat templates, read by name.
-- apiGroups: [""]
-  resources: ["configmaps"]
-  verbs: ["get"]
 # Pods: why they do not start, how far downloads are; patch takes one out of routing.
 - apiGroups: [""]
   resources: ["pods"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 CONFIG_VARIABLE = "STOKER_AGENT"
@@ -22,11 +22,19 @@ class AgentConfig:
     engine_port: int
     engine: str = ""
     health_path: str = "/health"
+    """Answers 200 when the model is loaded; where that says too little, the next four say what its JSON body must hold."""
+    ready_items: str = ""
+    ready_key: str = ""
+    ready_equals: tuple[str, ...] = ()
+    ready_differs: tuple[str, ...] = ()
     metrics_path: str = ""
     running_metric: str = ""
     waiting_metric: str = ""
     prompt_tokens_metric: str = ""
     completion_tokens_metric: str = ""
+    kv_cache_used_metric: str = ""
+    time_to_first_token_metric: str = ""
+    inter_token_latency_metric: str = ""
     drain_timeout_seconds: float = 300.0
     progress_file: str = "/run/stoker/progress.json"
     host: str = "0.0.0.0"  # noqa: S104 - kubelet, operator and Prometheus call from outside the pod
@@ -36,17 +44,29 @@ class AgentConfig:
     timeout_seconds: float = 5.0
     """Longer than the interval: a llama.cpp in a burst has been seen to answer its metrics late."""
 
+    @property
+    def counts_requests(self) -> bool:
+        """Whether the engine tells how many requests it has."""
+        return bool(self.metrics_path and self.running_metric)
+
 
 FIELDS: dict[str, tuple[str, type | tuple[type, ...]]] = {
     "model": ("model", str),
     "engine": ("engine", str),
     "enginePort": ("engine_port", int),
     "healthPath": ("health_path", str),
+    "readyItems": ("ready_items", str),
+    "readyKey": ("ready_key", str),
+    "readyEquals": ("ready_equals", list),
+    "readyDiffers": ("ready_differs", list),
     "metricsPath": ("metrics_path", str),
     "runningMetric": ("running_metric", str),
     "waitingMetric": ("waiting_metric", str),
     "promptTokensMetric": ("prompt_tokens_metric", str),
     "completionTokensMetric": ("completion_tokens_metric", str),
+    "kvCacheUsedMetric": ("kv_cache_used_metric", str),
+    "timeToFirstTokenMetric": ("time_to_first_token_metric", str),
+    "interTokenLatencyMetric": ("inter_token_latency_metric", str),
     "drainTimeoutSeconds": ("drain_timeout_seconds", (int, float)),
     "progressFile": ("progress_file", str),
     "host": ("host", str),
@@ -72,11 +92,13 @@ def parse_config(environment: Mapping[str, str]) -> AgentConfig:
             continue
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ConfigError(f"{CONFIG_VARIABLE}: {key} is {value!r}")
-        values[name] = value
+        values[name] = tuple(map(str, value)) if isinstance(value, list) else value
     for key in ("model", "enginePort"):
         if FIELDS[key][0] not in values:
             raise ConfigError(f"{CONFIG_VARIABLE}: {key} is missing")
     config = AgentConfig(**values)
+    if config.ready_key and not (config.ready_equals or config.ready_differs):
+        config = replace(config, ready_differs=("",))
     for path in (config.health_path, config.metrics_path):
         if path and (not path.startswith("/") or any(character <= " " or character > "~" for character in path)):
             raise ConfigError(f"{CONFIG_VARIABLE}: {path!r} is no path")

@@ -6,7 +6,9 @@ import asyncio
 from dataclasses import dataclass
 
 from stoker.agent.config import AgentConfig
-from stoker.agent.series import sum_series
+from stoker.agent.connections import count_connections
+from stoker.agent.readiness import is_loaded
+from stoker.agent.series import Histogram, largest, read_histogram, sum_series
 
 MAX_ANSWER = 4 << 20
 
@@ -26,10 +28,17 @@ class Sample:
     waiting: float | None = None
     prompt_tokens: float | None = None
     completion_tokens: float | None = None
+    kv_cache_used: float | None = None
+    time_to_first_token: Histogram | None = None
+    inter_token_latency: Histogram | None = None
+    connections: int | None = None
+    """Of other hosts to the engine; only looked at where the engine does not count its requests."""
 
     @property
     def idle(self) -> bool:
         """Known to have nothing to do."""
+        if self.connections is not None:
+            return self.connections == 0
         return self.running == 0 and self.waiting == 0
 
 
@@ -57,8 +66,9 @@ class EngineClient:
                 raise health
             loaded = None
         else:
-            loaded = health[0] == 200
+            loaded = is_loaded(config, *health)
         series: dict[str, float] = {}
+        text = ""
         if isinstance(metrics, BaseException):
             if not isinstance(metrics, (OSError, ValueError, TimeoutError, NotListeningError)):
                 raise metrics
@@ -69,7 +79,8 @@ class EngineClient:
                 config.prompt_tokens_metric,
                 config.completion_tokens_metric,
             )
-            series = sum_series(metrics[1].decode("utf-8", "replace"), names)
+            text = metrics[1].decode("utf-8", "replace")
+            series = sum_series(text, names)
         return Sample(
             now,
             listening=True,
@@ -79,6 +90,10 @@ class EngineClient:
             waiting=series.get(config.waiting_metric),
             prompt_tokens=series.get(config.prompt_tokens_metric),
             completion_tokens=series.get(config.completion_tokens_metric),
+            kv_cache_used=largest(text, config.kv_cache_used_metric) if config.kv_cache_used_metric else None,
+            time_to_first_token=_histogram(text, config.time_to_first_token_metric),
+            inter_token_latency=_histogram(text, config.inter_token_latency_metric),
+            connections=None if config.counts_requests else count_connections(config.engine_port),
         )
 
     async def _get(self, path: str) -> tuple[int, bytes]:
@@ -98,6 +113,10 @@ class EngineClient:
             finally:
                 # Not closed politely: there is nothing left to say, and a stuck engine must not hold the agent.
                 writer.transport.abort()
+
+
+def _histogram(text: str, name: str) -> Histogram | None:
+    return read_histogram(text, name) if text and name else None
 
 
 async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:

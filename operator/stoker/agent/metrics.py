@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from stoker.agent.engine import Sample
@@ -37,6 +37,7 @@ class EngineCollector(Collector):
                 "Requests that wait inside the engine; absent when unknown.",
                 sample.waiting,
             ),
+            ("kv_cache_used_ratio", "Share of the attention cache in use; absent when unknown.", sample.kv_cache_used),
         )
         for name, text, value in gauges:
             gauge = GaugeMetricFamily(f"stoker_engine_{name}", text, labels=["model", "engine"])
@@ -52,6 +53,17 @@ class EngineCollector(Collector):
             if value is not None:
                 counter.add_metric(self._labels, value)
             yield counter
+        histograms = (
+            ("time_to_first_token_seconds", "From a request's arrival to its first token.", sample.time_to_first_token),
+            ("inter_token_latency_seconds", "Between one token and the next.", sample.inter_token_latency),
+        )
+        for name, text, seen in histograms:
+            if seen is None:
+                # A histogram without values is no histogram; engines that have none show none.
+                continue
+            histogram = HistogramMetricFamily(f"stoker_engine_{name}", text, labels=["model", "engine"])
+            histogram.add_metric(self._labels, list(seen.buckets), seen.total)
+            yield histogram
         drains = GaugeMetricFamily(
             "stoker_agent_drains", "Calls of /drain that are waiting.", labels=["model", "engine"]
         )

@@ -67,6 +67,7 @@ class Pages:
                 "modelLoaded": sample and sample.loaded,
                 "requestsRunning": sample and _count(sample.running),
                 "requestsWaiting": sample and _count(sample.waiting),
+                "kvCacheUsedRatio": sample and sample.kv_cache_used,
                 "promptTokensTotal": sample and _count(sample.prompt_tokens),
                 "completionTokensTotal": sample and _count(sample.completion_tokens),
                 "ageSeconds": age,

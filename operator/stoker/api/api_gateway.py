@@ -10,15 +10,22 @@ from stoker.api.base import (
     ApiModel,
     Cel,
     Conditions,
+    DnsLabel,
     KindInfo,
     KubernetesObject,
     LabelSelector,
+    LocalObjectReference,
+    MapKeys,
     NamespaceSelection,
     PrinterColumn,
     Quantity,
+    RequestLimits,
     Resource,
     StatusModel,
 )
+
+BUILT_IN_ROLES = ("admin", "user")
+ClaimPath = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class PublishedModels(ApiModel):
@@ -30,18 +37,104 @@ class PublishedModels(ApiModel):
     """Namespaces of the ModelDeployments."""
 
 
+class Claims(ApiModel):
+    """Where a token says what: names of claims, or paths of names with dots between them."""
+
+    user: ClaimPath = "sub"
+    """The user, for logs and limits."""
+    groups: ClaimPath = "groups"
+    """His groups: a text or a list of texts."""
+    roles: ClaimPath = "roles"
+    """His roles, such as realm_access.roles: a text or a list of texts."""
+
+
+class RoleMapping(ApiModel):
+    """A group or role of the identity provider, and what it is here."""
+
+    value: Annotated[str, Field(min_length=1, max_length=256)]
+    """A value of the roles or groups claim."""
+    role: DnsLabel
+    """One of this gateway's roles (spec.roles, or admin or user)."""
+
+
+class JwtIssuer(ApiModel):
+    """An issuer whose JSON Web Tokens are let in beside API keys."""
+
+    cel_rules: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "has(self.jwksUri) != has(self.secretRef)",
+            "auth.jwt: give either jwksUri (public keys) or secretRef (HS256)",
+        ),
+        Cel(
+            "has(self.roleMap) || has(self.defaultRole)",
+            "auth.jwt: without roleMap and defaultRole nobody would be let in",
+        ),
+        Cel(
+            "!has(self.jwksUri) || self.jwksUri.startsWith('https://') || self.jwksUri.matches('^http://[A-Za-z0-9.-]+[.]svc([.]cluster[.]local)?(:[0-9]+)?/')",
+            "auth.jwt: jwksUri must be https://, or http:// of a Service of this cluster (http://NAME.NAMESPACE.svc/PATH)",
+        ),
+    )
+
+    issuer: Annotated[str, Field(min_length=1, max_length=512)]
+    """What the claim iss must be, to the letter."""
+    audiences: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(min_length=1, max_length=16)]
+    """One of these must be in the claim aud."""
+    jwks_uri: Annotated[str, Field(max_length=1024, pattern=r"^https?://[^\s]+$")] | None = None
+    """Where the issuer shows its public keys (RS, PS, ES, EdDSA). Fetched every five minutes, and when a token names a new one."""
+    secret_ref: LocalObjectReference | None = None
+    """Secret whose key `secret` (32 bytes or more) signs tokens with HS256."""
+    claims: Claims = Claims()
+    """Where its tokens say what."""
+    role_map: Annotated[list[RoleMapping], Field(min_length=1, max_length=64)] | None = None
+    """Roles by the values of the roles and groups claims; the first that fits counts."""
+    default_role: DnsLabel | None = None
+    """Role of users whom roleMap does not name. Default: they are refused."""
+
+
 class Auth(ApiModel):
     """Who may call."""
 
+    jwt: Annotated[list[JwtIssuer], Field(min_length=1, max_length=8), MapKeys(("issuer",))] | None = None
+    """Issuers whose tokens are let in beside API keys, as `Authorization: Bearer TOKEN`. Default: none."""
     admin_key: bool = True
     """Makes ApiKey <gateway>-admin, so that three objects are enough to start. false removes it."""
 
 
-class Limits(ApiModel):
-    """Bounds on a single request."""
+class Limits(RequestLimits):
+    """Bounds on a single request, and on each caller who has none of his own."""
 
     max_request_bytes: Quantity = "32Mi"
     """Largest request body; a larger one is answered with 413."""
+
+
+class Role(ApiModel):
+    """What several callers have in common."""
+
+    name: DnsLabel
+    """What ApiKeys name in spec.role. admin and user are there without being listed, for all models; listed, they are as you say."""
+    models: Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]], Field(min_length=1, max_length=64)] = [
+        "*"
+    ]
+    """Models the role may use, by served name; * and ? match as in a shell. A key may use what both it and its role may."""
+    limits: RequestLimits | None = None
+    """How much each caller of the role may ask for, unless his key says. Default: what the gateway says."""
+
+
+class Cors(ApiModel):
+    """Which web pages may call the endpoint from a browser."""
+
+    cel_rules: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "!('*' in self.origins) || size(self.origins) == 1",
+            "cors.origins: '*' means every origin, and stands alone",
+        ),
+    )
+
+    origins: Annotated[
+        list[Annotated[str, Field(max_length=261, pattern=r"^(\*|https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?)$")]],
+        Field(min_length=1, max_length=64),
+    ]
+    """Origins such as https://app.example.com, or "*" for all. Programs other than browsers do not care."""
 
 
 class Expose(ApiModel):
@@ -79,8 +172,12 @@ class ApiGatewaySpec(ApiModel):
     """Which models it publishes."""
     auth: Auth = Auth()
     """Who may call."""
+    roles: Annotated[list[Role], Field(max_length=64), MapKeys(("name",))] = []
+    """Roles that ApiKeys name."""
     limits: Limits = Limits()
-    """Bounds on a single request."""
+    """Bounds on a single request, and on each caller who has none of his own."""
+    cors: Cors | None = None
+    """Which web pages may call it. Default: none."""
     expose: Expose = Expose()
     """How the endpoint is reached."""
     resources: KubernetesObject | None = None
@@ -113,6 +210,8 @@ class ApiGatewayStatus(StatusModel):
     """Gateway pods that exist."""
     ready_replicas: int = 0
     """Gateway pods that serve."""
+    limit_shares: int = 1
+    """Replicas among which limits are divided: each admits its share of what a caller may ask for."""
     admin_secret_name: str | None = None
     """Secret with the generated admin key (key `apiKey`)."""
     conditions: Conditions = []
@@ -140,3 +239,7 @@ class ApiGateway(Resource):
 
     spec: ApiGatewaySpec = ApiGatewaySpec()
     status: ApiGatewayStatus = ApiGatewayStatus()
+
+    def has_role(self, name: str) -> bool:
+        """Whether keys may name this role."""
+        return name in BUILT_IN_ROLES or any(role.name == name for role in self.spec.roles)

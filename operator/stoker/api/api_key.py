@@ -14,6 +14,7 @@ from stoker.api.base import (
     KindInfo,
     LocalObjectReference,
     PrinterColumn,
+    RequestLimits,
     Resource,
     SecretName,
     Sha256,
@@ -39,6 +40,10 @@ class ApiKeySpec(ApiModel):
         "*"
     ]
     """Models the key may use, by served name; * and ? match as in a shell. Others are neither listed nor found."""
+    role: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$")] | None = None
+    """A role of the gateway (spec.roles, or admin or user, which every gateway has): it adds its bounds to the key's own."""
+    limits: RequestLimits | None = None
+    """How much it may ask for. Default: what its role says, else the gateway."""
     expires_at: datetime | None = None
     """When the key stops working."""
     secret_name: SecretName | None = None

@@ -83,6 +83,13 @@ Quantity = Annotated[
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", max_length=64)]
 
 
+class RequestLimits(ApiModel):
+    """How much one caller may ask for."""
+
+    requests_per_minute: Annotated[int, Field(ge=1, le=1000000)] | None = None
+    """Requests to models in any 60 seconds. Divided by the gateway's ready replicas, each of which admits its share."""
+
+
 class LocalObjectReference(ApiModel):
     """Names an object in the same namespace."""
 

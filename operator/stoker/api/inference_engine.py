@@ -20,7 +20,18 @@ from stoker.api.base import (
     StatusModel,
 )
 
-EngineType = Literal["LlamaCpp"]
+EngineType = Literal[
+    "VLLM",
+    "LlamaCpp",
+    "Ollama",
+    "TabbyAPI",
+    "Aphrodite",
+    "LocalAI",
+    "TextGenerationWebUI",
+    "LMStudio",
+    "SGLang",
+    "Custom",
+]
 Vendor = Literal["NVIDIA", "AMD", "Intel", "None"]
 Arguments = Annotated[list[Annotated[str, Field(max_length=4096)]], Field(max_length=128)]
 
@@ -33,12 +44,50 @@ class Accelerator(ApiModel):
             "self.vendor != 'None' || !has(self.resourceName)",
             "accelerator.resourceName needs a vendor: set vendor to NVIDIA, AMD or Intel, or remove resourceName",
         ),
+        Cel(
+            "self.vendor != 'None' || !has(self.memory)",
+            "accelerator.memory needs a vendor: on the CPU resources.limits.memory says how much there is",
+        ),
+        Cel(
+            "self.vendor == 'NVIDIA' || !has(self.computeCapability)",
+            "accelerator.computeCapability belongs to vendor NVIDIA",
+        ),
     )
 
     vendor: Vendor = "NVIDIA"
     """NVIDIA, AMD, Intel, or None for an engine that computes on the CPU. Chooses the default image."""
     resource_name: Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]+$")] | None = None
     """Extended resource that one device is requested by, such as nvidia.com/gpu or nvidia.com/mig-1g.10gb. Default: nvidia.com/gpu, amd.com/gpu or gpu.intel.com/xe, by vendor."""
+
+    memory: Quantity | None = None
+    """Memory of one device, such as 24Gi. With it, models that do not fit are refused before they are downloaded, and the context is chosen to fit."""
+    compute_capability: Annotated[str, Field(max_length=5, pattern=r"^[0-9]{1,2}\.[0-9]$")] | None = None
+    """CUDA compute capability of the devices, such as "8.6". With it, formats that the devices are too old for are refused before a pod exists."""
+
+
+class CustomEngine(ApiModel):
+    """An inference server that Stoker does not know; it must speak the OpenAI API under /v1."""
+
+    cel_rules: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "has(self.metricsPath) == (has(self.runningMetric) && has(self.waitingMetric)) && "
+            "has(self.runningMetric) == has(self.waitingMetric)",
+            "custom.metricsPath, runningMetric and waitingMetric are given together, or none of them",
+        ),
+    )
+
+    command: Annotated[list[Annotated[str, Field(max_length=4096)]], Field(min_length=1, max_length=128)]
+    """What is run. The environment has STOKER_MODEL_PATH (file or folder) or STOKER_MODEL_REPOSITORY and STOKER_MODEL_REVISION (on Hugging Face), STOKER_SERVED_MODEL_NAME, STOKER_PORT, STOKER_MAX_CONCURRENT_REQUESTS, and STOKER_CONTEXT_LENGTH and STOKER_CHAT_TEMPLATE where the model has them; $(NAME) in an argument is replaced by Kubernetes."""
+    port: Annotated[int, Field(ge=1024, le=65535)] = 8080
+    """Port that it listens on, on all addresses of the pod."""
+    health_path: Annotated[str, Field(max_length=1024, pattern=r"^/[!-~]*$")] = "/health"
+    """Path that answers 200 only when the model is loaded."""
+    metrics_path: Annotated[str, Field(max_length=1024, pattern=r"^/[!-~]*$")] | None = None
+    """Path of its Prometheus metrics. Without it a replica that goes away waits until nobody is connected."""
+    running_metric: Annotated[str, Field(max_length=256)] | None = None
+    """Series with the number of requests worked on."""
+    waiting_metric: Annotated[str, Field(max_length=256)] | None = None
+    """Series with the number of requests that wait."""
 
 
 class Cache(ApiModel):
@@ -88,8 +137,29 @@ class Cache(ApiModel):
 class InferenceEngineSpec(ApiModel):
     """Which engine, on which hardware, with which pod settings; ModelDeployments refer to it."""
 
+    cel_rules: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "(self.type == 'Custom') == has(self.custom)",
+            "custom is given exactly when type is Custom",
+        ),
+        Cel(
+            "self.type != 'Custom' || has(self.image)",
+            "type Custom needs an image: Stoker knows no default for it",
+        ),
+        Cel(
+            "self.type != 'TextGenerationWebUI' || has(self.image)",
+            "type TextGenerationWebUI needs an image: its makers publish none, build one from docker/ of its repository",
+        ),
+        Cel(
+            "self.type != 'TabbyAPI' || self.accelerator.vendor == 'NVIDIA'",
+            "type TabbyAPI computes on NVIDIA GPUs only: set accelerator.vendor to NVIDIA, or take another type",
+        ),
+    )
+
     type: EngineType
-    """The inference server: LlamaCpp (llama.cpp's llama-server; GGUF models on GPU or CPU)."""
+    """The inference server: VLLM, LlamaCpp, Ollama, TabbyAPI, Aphrodite, LocalAI, TextGenerationWebUI, LMStudio, SGLang, or Custom for one that you describe in `custom`. docs/engines.md says what each can do."""
+    custom: CustomEngine | None = None
+    """With type: Custom, how the inference server is started and asked."""
     image: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
     """Container image. Default: the pinned image of the engine table for the accelerator."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
@@ -107,7 +177,7 @@ class InferenceEngineSpec(ApiModel):
     resources: KubernetesObject | None = None
     """Requests and limits of the engine's container, as in a Pod. Accelerators are added from the model's `gpus`."""
     shared_memory_size: Quantity | None = None
-    """Size of /dev/shm. Default: 1Gi where a replica uses more than one device, else the container runtime's own."""
+    """Size of /dev/shm. Default: what the engine needs, 1Gi where a replica uses more than one device, else the container runtime's own."""
     node_selector: Annotated[dict[str, str], Field(max_length=64)] | None = None
     """Labels that a node must have."""
     tolerations: KubernetesList | None = None
@@ -125,7 +195,7 @@ class InferenceEngineSpec(ApiModel):
     cache: Cache = Cache()
     """Where downloaded weights are kept."""
     startup_deadline_seconds: Annotated[int, Field(ge=10, le=86400)] | None = None
-    """How long the engine may take from its start until the model is loaded. Default: 600."""
+    """How long the engine may take from its start until the model is loaded. Default: 600, or 300 and 20 for each GiB of weights when that is more, or 3600 where the engine fetches the weights itself (hf://ORG/REPO, ollama://)."""
     pod_template: KubernetesObject | None = None
     """Merged last over the generated pod template, lists by name, mountPath or containerPort: for what the other fields do not cover."""
 

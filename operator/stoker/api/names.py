@@ -37,8 +37,13 @@ ROTATE_ANNOTATION = f"{GROUP}/rotate"
 ACCOUNT_ANNOTATION = f"{GROUP}/service-account-uid"
 """On pods that talk to the API server: a ServiceAccount made anew replaces them, for their tokens died with the old one."""
 
+CONFIG_ANNOTATION = f"{GROUP}/config-digest"
+"""On engine pods: a changed configuration file replaces them."""
+
 KEY_SECRET_FIELD = "apiKey"
 """Key in the Secret of an ApiKey."""
+JWT_SECRET_FIELD = "secret"
+"""Key in the Secret of a JWT issuer that signs with HS256."""
 SOURCE_TOKEN_FIELD = "token"
 """Key in the Secret of a model source."""
 
@@ -57,6 +62,11 @@ def child_labels(owner: Resource, component: str) -> dict[str, str]:
 def cache_claim_name(engine: str) -> str:
     """PersistentVolumeClaim with the weights of an engine's models."""
     return f"{engine}-cache"
+
+
+def config_map_name(deployment: str) -> str:
+    """ConfigMap with the configuration files of a ModelDeployment's engine."""
+    return f"{deployment}-config"
 
 
 def routes_secret_name(gateway: str) -> str:

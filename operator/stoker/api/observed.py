@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from stoker.api.inspection import ModelStatus
+
 FetchPhase = Literal["Waiting", "Downloading", "Verifying", "Retrying", "Failed", "Done"]
 
 
@@ -20,6 +22,8 @@ class FetchProgress:
     reason: str = ""
     """Cause of Retrying or Failed, such as SourceNotFound."""
     message: str = ""
+    model: ModelStatus | None = None
+    """What the header says, once it has been read."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -11,6 +12,7 @@ from stoker.api.api_gateway import ApiGateway
 from stoker.api.api_key import ApiKey
 from stoker.api.base import StatusModel
 from stoker.api.inference_engine import InferenceEngine
+from stoker.api.inspection import FitStatus, ModelStatus
 from stoker.api.model_deployment import ModelDeployment
 
 
@@ -33,25 +35,43 @@ class OperatorSettings:
     """False where the operator watches namespaces only: nodes and namespace labels cannot be read."""
 
 
+Shape = Literal["File", "Folder", "Repository", "Library"]
+"""What a source is to an engine: a GGUF file, a folder of files, a repository on Hugging Face, a name in the Ollama library."""
+
+
 @dataclass(frozen=True)
 class ParsedSource:
     """A model source, taken apart (by stoker.models.source)."""
 
-    scheme: Literal["http", "https", "file", "pvc"]
+    scheme: Literal["http", "https", "file", "pvc", "hf", "ollama"]
     uri: str
     files: tuple[str, ...]
-    """Names of the files, the one the engine opens first; several for a split GGUF."""
+    """Names of the files, the one the engine opens first; several for a split GGUF; none where the shape is not File."""
     digest: str
-    """Folder in the weight cache; empty for file and pvc."""
+    """Folder in the weight cache; empty for what `stoker fetch` does not bring."""
     claim: str = ""
     """Name of the PersistentVolumeClaim (pvc)."""
     path: str = ""
     """Path inside the claim or on the node, without the file name (pvc, file)."""
+    shape: Shape = "File"
+    reference: str = ""
+    """ORG/REPO or NAME:TAG (hf, ollama)."""
+    revision: str = ""
 
     @property
     def downloaded(self) -> bool:
         """Whether `stoker fetch` brings it."""
         return self.scheme in ("http", "https")
+
+    @property
+    def cached(self) -> bool:
+        """Whether it comes from outside and is kept in the engine's cache volume."""
+        return self.downloaded or self.fetched_by_engine
+
+    @property
+    def fetched_by_engine(self) -> bool:
+        """Whether the engine itself brings it, and so writes to the cache volume."""
+        return self.shape in ("Repository", "Library")
 
 
 class ChosenValues(StatusModel):
@@ -62,6 +82,9 @@ class ChosenValues(StatusModel):
     engine: str
     """Digest of the InferenceEngine's uid and spec."""
     refresh: str = ""
+    engine_name: str | None = None
+    """The InferenceEngine that Stoker chose; None where spec.engineRef names one."""
+    engine_reason: str | None = None
     engine_image: str
     stoker_image: str
     startup_deadline_seconds: int
@@ -82,6 +105,11 @@ class ResolvedModelDeployment:
     """Replicas wanted now."""
     publishers: tuple[tuple[str, str], ...] = ()
     """(namespace, name) of the gateways that publish it, sorted."""
+    model: ModelStatus | None = None
+    """What its files say, once they have been looked at."""
+    fit: FitStatus | None = None
+    misfit: str = ""
+    """Why it does not fit, and what would; empty when it does, or nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +118,8 @@ class PublishedModel:
 
     deployment: ModelDeployment
     stopped: bool
+    engine_type: str = ""
+    """Type of the InferenceEngine that serves it; empty where there is none."""
 
 
 @dataclass(frozen=True)
@@ -101,5 +131,9 @@ class ResolvedApiGateway:
     keys: tuple[ApiKey, ...]
     token: str
     """Bearer token between operator and gateway pods, kept in the routes Secret."""
+    ready_replicas: int = 0
+    """Pods that serve; limits are divided among them."""
+    jwt_secrets: Mapping[str, str] = field(default_factory=dict)
+    """Shared secrets of issuers, by the name of their Secret; one that is missing is not there."""
     account_uid: str = ""
     """uid of the ServiceAccount its pods have their tokens from; a token of an earlier one is refused for ever."""

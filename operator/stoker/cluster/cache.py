@@ -26,6 +26,9 @@ V = TypeVar("V")
 Key = tuple[str, str]
 """(namespace, name)."""
 
+NO_ENGINE = ""
+"""Stands for the engine of models that name none."""
+
 ANY_VERSION = 2**63
 """Of objects of which only the last word is kept, not its version."""
 
@@ -56,6 +59,9 @@ class CachedPod:
     owner: tuple[str, str] | None
     """(kind, name) of our object it belongs to."""
     fetching: bool
+    """Its download container runs now."""
+    fetched: bool = False
+    """Its download container has done its work."""
 
 
 @dataclass
@@ -139,6 +145,21 @@ class Cache:
         """Models that name this engine."""
         return set(self._index.models_by_engine.get(engine, ()))
 
+    def models_without_engine(self, namespace: str) -> set[Key]:
+        """Models that leave the choice of the engine to Stoker."""
+        return self.models_of_engine((namespace, NO_ENGINE))
+
+    def models_on_engine(self, engine: Key) -> set[Key]:
+        """Models that name this engine, and those that Stoker put on it."""
+        chosen = self.models(self.models_without_engine(engine[0]))
+        return self.models_of_engine(engine) | {model.key for model in chosen if model.status.engine == engine[1]}
+
+    def engines(self, namespace: str) -> list[InferenceEngine]:
+        """Engines of a namespace that can be read and are not going away, sorted by name."""
+        keys = sorted(key for key in self._own["InferenceEngine"] if key[0] == namespace)
+        found = (self.engine(key) for key in keys)
+        return [engine for engine in found if engine is not None and engine.metadata.deletion_timestamp is None]
+
     def models_sharing_names(self, model: ModelDeployment) -> list[ModelDeployment]:
         """The model and all that share a served name or alias with it, or with one that does.
 
@@ -147,7 +168,7 @@ class Cache:
         found = {model.key: model}
         todo = [model]
         while todo:
-            for name in served_names(todo.pop()):
+            for name in todo.pop().served_names:
                 for key in self._index.models_by_served_name.get(name, ()):
                     other = self.model(key)
                     if key not in found and other is not None and other.metadata.deletion_timestamp is None:
@@ -188,6 +209,14 @@ class Cache:
     def fetching_pods(self) -> dict[Key, CachedPod]:
         """Pods whose download container runs now."""
         return {key: pod for key, pod in self._pods.items() if pod.fetching and pod.observed.pod_ip}
+
+    def undescribed_pods(self) -> dict[Key, CachedPod]:
+        """Pods that have their weights and whose model is not known: they were too quick to be asked while they fetched."""
+        return {
+            key: pod
+            for key, pod in self._pods.items()
+            if pod.fetched and pod.observed.pod_ip and (self._fetch.get(key) is None or self._fetch[key].model is None)
+        }
 
     def put_fetch_progress(self, key: Key, progress: FetchProgress) -> bool:
         """Remember what a pod's download has come to; True when that is new."""
@@ -296,12 +325,14 @@ class Cache:
             self._fetch.pop(key, None)
         if known is not None and known.owner is not None and known.owner != owner:
             _discard(self._index.pods_by_owner, (known.owner[0], key[0], known.owner[1]), key)
+        fetch = next((c for c in observed.containers if c.name == "fetch" and c.init), None)
         self._pods[key] = CachedPod(
             observed=observed,
             version=version,
             uid=obj["metadata"]["uid"],
             owner=owner,
-            fetching=any(c.name == "fetch" and c.init and c.state == "running" for c in observed.containers),
+            fetching=fetch is not None and fetch.state == "running",
+            fetched=fetch is not None and fetch.state == "terminated" and fetch.exit_code == 0,
         )
         if owner is not None:
             self._index.pods_by_owner[owner[0], key[0], owner[1]].add(key)
@@ -313,16 +344,12 @@ class Cache:
         # One of ours may be a child of another: the admin key of its gateway.
         change(self._index.children_by_owner, controller_uid(own.raw), (TYPE_BY_KIND[own.kind], key))
         if isinstance(own.resource, ModelDeployment):
-            change(self._index.models_by_engine, (key[0], own.resource.spec.engine_ref.name), key)
-            for name in served_names(own.resource):
+            reference = own.resource.spec.engine_ref
+            change(self._index.models_by_engine, (key[0], reference.name if reference else NO_ENGINE), key)
+            for name in own.resource.served_names:
                 change(self._index.models_by_served_name, name, key)
         elif isinstance(own.resource, ApiKey):
             change(self._index.keys_by_gateway, (key[0], own.resource.spec.gateway_ref.name), key)
-
-
-def served_names(model: ModelDeployment) -> tuple[str, ...]:
-    """All names clients may ask for."""
-    return (model.served_name, *model.spec.aliases)
 
 
 def parse_own(kind: str, obj: Object) -> OwnObject:

@@ -54,6 +54,7 @@ DEPLOYMENTS = ResourceType("apps/v1", "deployments", "Deployment")
 SERVICES = ResourceType("v1", "services", "Service")
 SERVICE_ACCOUNTS = ResourceType("v1", "serviceaccounts", "ServiceAccount")
 CLAIMS = ResourceType("v1", "persistentvolumeclaims", "PersistentVolumeClaim")
+CONFIG_MAPS = ResourceType("v1", "configmaps", "ConfigMap")
 NETWORK_POLICIES = ResourceType("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy")
 DISRUPTION_BUDGETS = ResourceType("policy/v1", "poddisruptionbudgets", "PodDisruptionBudget")
 ROLES = ResourceType("rbac.authorization.k8s.io/v1", "roles", "Role")
@@ -63,6 +64,7 @@ WATCHED_CHILD_TYPES = (
     SERVICES,
     SERVICE_ACCOUNTS,
     CLAIMS,
+    CONFIG_MAPS,
     NETWORK_POLICIES,
     DISRUPTION_BUDGETS,
     ROLES,
@@ -72,15 +74,13 @@ WATCHED_CHILD_TYPES = (
 
 PODS = ResourceType("v1", "pods", "Pod")
 SECRETS = ResourceType("v1", "secrets", "Secret")
-CONFIG_MAPS = ResourceType("v1", "configmaps", "ConfigMap")
 EVENTS = ResourceType("events.k8s.io/v1", "events", "Event")
 LEASES = ResourceType("coordination.k8s.io/v1", "leases", "Lease")
 ENDPOINT_SLICES = ResourceType("discovery.k8s.io/v1", "endpointslices", "EndpointSlice")
 NAMESPACES = ResourceType("v1", "namespaces", "Namespace", namespaced=False)
 
 TYPE_BY_KIND = {
-    known.kind: known
-    for known in (*OWN_TYPES, *WATCHED_CHILD_TYPES, PODS, SECRETS, CONFIG_MAPS, ENDPOINT_SLICES, NAMESPACES)
+    known.kind: known for known in (*OWN_TYPES, *WATCHED_CHILD_TYPES, PODS, SECRETS, ENDPOINT_SLICES, NAMESPACES)
 }
 """Kinds are unique among the types Stoker handles, so an object's ``kind`` is enough to find its type."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from stoker.api import KINDS
-from stoker.codegen import chart, rbac, reference, values
+from stoker.codegen import chart, engines, rbac, reference, values
 from stoker.codegen.crd import build_crd
 from stoker.codegen.yaml_text import yaml_text
 
@@ -42,6 +42,7 @@ def generate(root: Path) -> dict[str, str]:
     files[f"{chart.CHART}/templates/_rules.tpl"] = rbac.build_partials()
     files["docs/reference/README.md"] = reference.build_index()
     files["docs/reference/chart-values.md"] = values.build_page((root / chart.CHART / "values.yaml").read_text())
+    files["docs/engines.md"] = engines.build_page()
     files["deploy/namespace.yaml"] = yaml_text(_namespace(), source="operator/stoker/codegen/files.py")
     files["deploy/stoker.yaml"] = _deploy_header() + chart.render_deploy(root, files)
     files["deploy/kustomization.yaml"] = _kustomization(["../crds", "namespace.yaml", "stoker.yaml"]) + OWN_REGISTRY

@@ -34,9 +34,9 @@ NAMESPACED = (
     Rule("The <gateway>-admin key.", GROUP, (ApiKey.info.plural,), ("create", "patch", "delete")),
     Rule("Children: engines and gateways.", "apps", ("deployments",), CHILD),
     Rule(
-        "Children: addresses, identities, weight caches.",
+        "Children: addresses, identities, weight caches, configuration files of engines; chat templates are read by name.",
         "",
-        ("services", "serviceaccounts", "persistentvolumeclaims"),
+        ("services", "serviceaccounts", "persistentvolumeclaims", "configmaps"),
         CHILD,
     ),
     Rule("Children: who may reach engines and gateways.", "networking.k8s.io", ("networkpolicies",), CHILD),
@@ -65,7 +65,6 @@ NAMESPACED = (
         ("secrets",),
         ("list", "watch"),
     ),
-    Rule("Chat templates, read by name.", "", ("configmaps",), ("get",)),
     Rule(
         "Pods: why they do not start, how far downloads are; patch takes one out of routing.",
         "",

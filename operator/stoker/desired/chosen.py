@@ -17,6 +17,8 @@ from stoker.engines import ENGINES
 from stoker.errors import Stalled
 
 DEFAULT_STARTUP_DEADLINE_SECONDS = 600
+FETCHING_STARTUP_DEADLINE_SECONDS = 3600
+"""For engines that fetch their weights themselves, after their start."""
 
 
 def read_chosen(child_deployment: Mapping[str, Any] | None) -> ChosenValues | None:
@@ -43,12 +45,27 @@ def choose(
     source: ParsedSource,
     settings: OperatorSettings,
     previous: ChosenValues | None,
+    *,
+    engine_reason: str | None = None,
 ) -> ChosenValues:
     """Keep what was chosen until somebody changes what the pods depend on, or asks by annotation."""
     fresh = _choose_anew(deployment, engine, source, settings)
+    if deployment.spec.engine_ref is None:
+        fresh = fresh.model_copy(update={"engine_name": engine.metadata.name, "engine_reason": engine_reason})
     if previous is not None and _cause(previous) == _cause(fresh):
         return previous
     return fresh
+
+
+def still_holds(
+    previous: ChosenValues,
+    deployment: ModelDeployment,
+    engine: InferenceEngine,
+    source: ParsedSource,
+    settings: OperatorSettings,
+) -> bool:
+    """Whether nothing has been changed that a choice depends on."""
+    return _cause(previous) == _cause(_choose_anew(deployment, engine, source, settings))
 
 
 def describe_update(
@@ -60,6 +77,13 @@ def describe_update(
 ) -> str | None:
     """What a new choice would change, for ``status.updateAvailable``."""
     fresh = _choose_anew(deployment, engine, source, settings)
+    if deployment.spec.context_length is None:
+        # Chosen to fit the memory, which is asked anew only when something changes.
+        fresh = fresh.model_copy(update={"context_length": chosen.context_length})
+    if engine.spec.startup_deadline_seconds is None:
+        # Chosen by the model's size.
+        deadline = max(chosen.startup_deadline_seconds, fresh.startup_deadline_seconds)
+        fresh = fresh.model_copy(update={"startup_deadline_seconds": deadline})
     changes = [
         f"{what}: {old} → {new}"
         for what, old, new in (
@@ -76,24 +100,26 @@ def describe_update(
 def _choose_anew(
     deployment: ModelDeployment, engine: InferenceEngine, source: ParsedSource, settings: OperatorSettings
 ) -> ChosenValues:
+    deadline = FETCHING_STARTUP_DEADLINE_SECONDS if source.fetched_by_engine else DEFAULT_STARTUP_DEADLINE_SECONDS
     return ChosenValues(
         model=_digest(deployment.spec, exclude={"replicas", "gateways"}),
         engine=_digest(engine.spec, engine.metadata.uid),
         refresh=deployment.metadata.annotations.get(REFRESH_ANNOTATION, ""),
         engine_image=engine_image(engine),
         stoker_image=settings.stoker_image,
-        startup_deadline_seconds=engine.spec.startup_deadline_seconds or DEFAULT_STARTUP_DEADLINE_SECONDS,
+        startup_deadline_seconds=engine.spec.startup_deadline_seconds or deadline,
         context_length=deployment.spec.context_length,
     )
 
 
 def engine_image(engine: InferenceEngine) -> str:
     """The image that new models on this engine get."""
-    image = engine.spec.image or ENGINES[engine.spec.type].image(engine.spec.accelerator.vendor)
+    row = ENGINES[engine.spec.type]
+    image = engine.spec.image or row.image(engine.spec.accelerator.vendor)
     if image is None:
         raise Stalled(
             "ImageNotAvailable",
-            f"{ENGINES[engine.spec.type].title} has no image for accelerator.vendor {engine.spec.accelerator.vendor}: "
+            f"The makers of {row.title} publish no image for accelerator.vendor {engine.spec.accelerator.vendor}: "
             f"set spec.image of InferenceEngine {engine.metadata.name}",
         )
     return image

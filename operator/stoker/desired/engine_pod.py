@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
 from math import ceil
 from typing import Any
 
-from stoker.api.names import ROUTABLE_LABEL, SOURCE_TOKEN_FIELD, cache_claim_name, child_labels
+from stoker.api.names import (
+    CONFIG_ANNOTATION,
+    ROUTABLE_LABEL,
+    SOURCE_TOKEN_FIELD,
+    cache_claim_name,
+    child_labels,
+    config_map_name,
+    short_digest,
+)
 from stoker.api.resolved import OperatorSettings, ResolvedModelDeployment
+from stoker.desired.engine_request import (
+    ADAPTERS_DIRECTORY,
+    adapter_claims,
+    build_resolved_fit_request,
+    container_resources,
+    engine_request,
+    engine_row,
+    folder_name,
+)
 from stoker.desired.merge import merge, merge_pod_template
 from stoker.desired.objects import (
     RUN_DIRECTORY,
@@ -20,16 +36,13 @@ from stoker.desired.objects import (
     pull_secrets,
     selector_labels,
 )
-from stoker.engines import ENGINES, EngineRequest
-from stoker.engines.accelerators import device_resource
-from stoker.errors import Stalled
-from stoker.models.quantity import parse_quantity
+from stoker.engines import Engine, Launch
+from stoker.engines.base import CHAT_TEMPLATE_PATH, MODELS_DIRECTORY
 from stoker.models.source import file_urls
 
 COMPONENT = "engine"
-MODELS_DIRECTORY = "/models"
-TEMPLATE_DIRECTORY = "/etc/stoker/chat-template"
-TEMPLATE_FILE = "chat-template.jinja"
+TEMPLATE_DIRECTORY, _, TEMPLATE_FILE = CHAT_TEMPLATE_PATH.rpartition("/")
+HUB_TOKEN_VARIABLE = "HF_TOKEN"
 PROGRESS_FILE = f"{RUN_DIRECTORY}/progress.json"
 AGENT_PORT = 9100
 
@@ -46,8 +59,12 @@ def build_pod_template(resolved: ResolvedModelDeployment, settings: OperatorSett
     """What the pods look like; anything that changes here restarts engines."""
     deployment, engine = resolved.deployment, resolved.engine
     labels = {**child_labels(deployment, COMPONENT), ROUTABLE_LABEL: "true"}
+    annotations = {"kubectl.kubernetes.io/default-container": "engine"}
+    launch = build_launch(resolved)
+    if launch.files:
+        annotations[CONFIG_ANNOTATION] = short_digest(compact_json(dict(launch.files)))
     template: Object = {
-        "metadata": {"labels": labels, "annotations": {"kubectl.kubernetes.io/default-container": "engine"}},
+        "metadata": {"labels": labels, "annotations": annotations},
         "spec": {
             "serviceAccountName": deployment.metadata.name,
             "automountServiceAccountToken": False,
@@ -59,8 +76,8 @@ def build_pod_template(resolved: ResolvedModelDeployment, settings: OperatorSett
             "securityContext": pod_security(),
             "terminationGracePeriodSeconds": deployment.spec.rollout.drain_timeout_seconds + GRACE_MARGIN_SECONDS,
             "initContainers": _init_containers(resolved, settings),
-            "containers": [_engine_container(resolved)],
-            "volumes": _volumes(resolved),
+            "containers": [_engine_container(resolved, launch)],
+            "volumes": _volumes(resolved, launch),
             **_placement(resolved),
         },
     }
@@ -73,41 +90,21 @@ def build_pod_template(resolved: ResolvedModelDeployment, settings: OperatorSett
     return template
 
 
-def engine_request(resolved: ResolvedModelDeployment) -> EngineRequest:
-    """The engine's view of a ModelDeployment."""
-    deployment, engine = resolved.deployment, resolved.engine
-    return EngineRequest(
-        served_name=deployment.served_name,
-        aliases=tuple(deployment.spec.aliases),
-        model_path=model_path(resolved),
-        task=deployment.spec.task,
-        context_length=resolved.chosen.context_length,
-        slots=deployment.spec.max_concurrent_requests,
-        vendor=engine.spec.accelerator.vendor,
-        gpus=resolved.gpus,
-        cpu_limit=_limit(resolved, "cpu"),
-        memory_limit=_limit(resolved, "memory"),
-        chat_template_path=f"{TEMPLATE_DIRECTORY}/{TEMPLATE_FILE}" if deployment.spec.chat_template else None,
-        engine_name=engine.metadata.name,
-        engine_args=tuple(engine.spec.args),
-        engine_env=_env_names(engine.spec.env),
-        deployment_name=deployment.metadata.name,
-        deployment_args=tuple(deployment.spec.args),
-        deployment_env=_env_names(deployment.spec.env),
-    )
+def build_launch(resolved: ResolvedModelDeployment) -> Launch:
+    """Command, environment and files of the engine."""
+    return engine_row(resolved).launch(engine_request(resolved))
 
 
-def model_path(resolved: ResolvedModelDeployment) -> str:
-    """Path of the file that the engine opens, inside its container."""
-    source = resolved.source
-    # The node's directory is the mount itself; a claim is mounted whole.
-    folder = {"pvc": source.path, "file": ""}.get(source.scheme, source.digest)
-    return "/".join(part for part in (MODELS_DIRECTORY, folder, source.files[0]) if part)
+def _models_mount(resolved: ResolvedModelDeployment) -> str:
+    """A model's folder on the node keeps its name: some engines show it as the model's."""
+    if resolved.source.scheme == "file" and resolved.source.shape == "Folder":
+        return f"{MODELS_DIRECTORY}/{folder_name(resolved)}"
+    return MODELS_DIRECTORY
 
 
 def uses_claim_cache(resolved: ResolvedModelDeployment) -> bool:
     """Whether the pods share the engine's cache claim."""
-    return resolved.source.downloaded and resolved.engine.spec.cache.type == "PersistentVolumeClaim"
+    return resolved.source.cached and resolved.engine.spec.cache.type == "PersistentVolumeClaim"
 
 
 def _init_containers(resolved: ResolvedModelDeployment, settings: OperatorSettings) -> list[Object]:
@@ -118,21 +115,35 @@ def _init_containers(resolved: ResolvedModelDeployment, settings: OperatorSettin
     return containers
 
 
-def _agent_container(resolved: ResolvedModelDeployment, settings: OperatorSettings) -> Object:
-    engine = ENGINES[resolved.engine.spec.type]
+def _agent_row(resolved: ResolvedModelDeployment) -> Object:
+    """What the agent has to know of the engine; what an engine does not offer is left out."""
+    engine = engine_row(resolved)
+    ready, metrics = engine.ready.of(resolved.deployment.served_name), engine.metrics
     row = {
         "model": resolved.deployment.served_name,
         "engine": engine.type,
         "enginePort": engine.port,
-        "healthPath": engine.health_path,
-        "metricsPath": engine.metrics_path,
-        "runningMetric": engine.running_metric,
-        "waitingMetric": engine.waiting_metric,
-        "promptTokensMetric": engine.prompt_tokens_metric,
-        "completionTokensMetric": engine.completion_tokens_metric,
+        "healthPath": ready.path,
+        "readyItems": ready.items,
+        "readyKey": ready.key,
+        "readyEquals": list(ready.equals),
+        "readyDiffers": list(ready.differs),
+        "metricsPath": metrics.path,
+        "runningMetric": metrics.running,
+        "waitingMetric": metrics.waiting,
+        "promptTokensMetric": metrics.prompt_tokens,
+        "completionTokensMetric": metrics.completion_tokens,
+        "kvCacheUsedMetric": metrics.kv_cache_used,
+        "timeToFirstTokenMetric": metrics.time_to_first_token,
+        "interTokenLatencyMetric": metrics.inter_token_latency,
         "drainTimeoutSeconds": resolved.deployment.spec.rollout.drain_timeout_seconds,
         "progressFile": PROGRESS_FILE,
     }
+    return {name: value for name, value in row.items() if value not in ("", [])}
+
+
+def _agent_container(resolved: ResolvedModelDeployment, settings: OperatorSettings) -> Object:
+    row = _agent_row(resolved)
     return {
         "name": "agent",
         "image": resolved.chosen.stoker_image,
@@ -155,7 +166,14 @@ def _fetch_container(resolved: ResolvedModelDeployment, settings: OperatorSettin
         {"name": name, "url": url, **({"sha256": checksums[name]} if name in checksums else {})}
         for name, url in zip(source.files, file_urls(source), strict=True)
     ]
-    order = {"digest": source.digest, "cache": MODELS_DIRECTORY, "files": files, "progressFile": PROGRESS_FILE}
+    order = {
+        "digest": source.digest,
+        "cache": MODELS_DIRECTORY,
+        "files": files,
+        "progressFile": PROGRESS_FILE,
+        "fit": build_resolved_fit_request(resolved).to_json(),
+        "fitPolicy": resolved.deployment.spec.fit_policy,
+    }
     env: list[Object] = [{"name": "STOKER_FETCH", "value": compact_json(order)}]
     if spec.secret_ref:
         token = {"name": spec.secret_ref.name, "key": SOURCE_TOKEN_FIELD}
@@ -172,47 +190,88 @@ def _fetch_container(resolved: ResolvedModelDeployment, settings: OperatorSettin
     }
 
 
-def _engine_container(resolved: ResolvedModelDeployment) -> Object:
-    engine = ENGINES[resolved.engine.spec.type]
-    program, *arguments = engine.command(engine_request(resolved))
+def _engine_container(resolved: ResolvedModelDeployment, launch: Launch) -> Object:
+    engine = engine_row(resolved)
+    program, *arguments = _words(resolved, launch)
     deadline = resolved.chosen.startup_deadline_seconds
     # Every second while that is cheap, so that a ready model serves at once.
     period = max(1, ceil(deadline / 900))
     # A busy engine has been seen to answer /health after 2 s: a short timeout would take it out when it is needed most.
-    startup = http_probe(engine.health_path, "http", period=period, timeout=5, failures=ceil(deadline / period))
-    liveness = http_probe(engine.health_path, "http", period=10, timeout=10, failures=6)
+    startup = _ready_probe(resolved, period=period, timeout=5, failures=ceil(deadline / period))
     container: Object = {
         "name": "engine",
         "image": resolved.chosen.engine_image,
         "imagePullPolicy": resolved.engine.spec.image_pull_policy or "IfNotPresent",
         "command": [program],
-        "args": [_literal(argument) for argument in arguments],
-        "env": _env(resolved),
+        "args": arguments,
+        "env": _env(resolved, launch),
         "ports": [{"name": "http", "containerPort": engine.port, "protocol": "TCP"}],
         "startupProbe": {**startup, "terminationGracePeriodSeconds": PROBE_GRACE_SECONDS},
-        "livenessProbe": {**liveness, "terminationGracePeriodSeconds": PROBE_GRACE_SECONDS},
-        "readinessProbe": http_probe(engine.health_path, "http", period=2, timeout=5, failures=3),
+        "livenessProbe": {**_live_probe(engine), "terminationGracePeriodSeconds": PROBE_GRACE_SECONDS},
+        "readinessProbe": _ready_probe(resolved, period=2, timeout=5, failures=3),
         # The agent answers when the engine is idle; SIGTERM comes after that.
         "lifecycle": {"preStop": {"httpGet": {"path": "/drain", "port": AGENT_PORT}}},
-        "resources": _resources(resolved),
-        **container_defaults(),
-        "volumeMounts": _engine_mounts(resolved),
+        "resources": container_resources(resolved),
+        **container_defaults(root=engine.security.root, read_only_root=engine.security.read_only_root),
+        "volumeMounts": _engine_mounts(resolved, launch),
     }
     if resolved.engine.spec.env_from:
         container["envFrom"] = resolved.engine.spec.env_from
     return container
 
 
-def _engine_mounts(resolved: ResolvedModelDeployment) -> list[Object]:
-    mounts = [_mount("models", MODELS_DIRECTORY, readOnly=True), _mount("tmp", "/tmp")]  # noqa: S108
+def _words(resolved: ResolvedModelDeployment, launch: Launch) -> list[str]:
+    """The command line, safe from Kubernetes' replacements; whoever writes a custom command may want them."""
+    wanted = len(resolved.engine.spec.custom.command) if resolved.engine.spec.custom else 0
+    return [word if number < wanted else _literal(word) for number, word in enumerate(launch.command)]
+
+
+def _ready_probe(resolved: ResolvedModelDeployment, *, period: int, timeout: int, failures: int) -> Object:
+    engine = engine_row(resolved)
+    if engine.ready.key:
+        # The kubelet sees the status only; the agent reads the body.
+        return http_probe("/ready", AGENT_PORT, period=period, timeout=timeout, failures=failures)
+    path = engine.ready.of(resolved.deployment.served_name).path
+    return http_probe(path, "http", period=period, timeout=timeout, failures=failures)
+
+
+def _live_probe(engine: Engine) -> Object:
+    if engine.live_path:
+        return http_probe(engine.live_path, "http", period=10, timeout=10, failures=6)
+    return {"tcpSocket": {"port": "http"}, "periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 6}
+
+
+def _engine_mounts(resolved: ResolvedModelDeployment, launch: Launch) -> list[Object]:
+    # Engines that fetch for themselves write there.
+    read_only = {} if resolved.source.fetched_by_engine else {"readOnly": True}
+    mounts = [_mount("models", _models_mount(resolved), **read_only), _mount("tmp", "/tmp")]  # noqa: S108
     if _shared_memory(resolved):
         mounts.append(_mount("shm", "/dev/shm"))  # noqa: S108
     if resolved.deployment.spec.chat_template:
-        mounts.append(_mount("chat-template", TEMPLATE_DIRECTORY, readOnly=True))
+        path = engine_row(resolved).chat_template_path
+        if path == CHAT_TEMPLATE_PATH:
+            mounts.append(_mount("chat-template", TEMPLATE_DIRECTORY, readOnly=True))
+        else:
+            mounts.append(_mount("chat-template", path, readOnly=True, subPath=TEMPLATE_FILE))
+    mounts += [_mount("config", path, readOnly=True, subPath=config_key(path)) for path in launch.files]
+    mounts += [_mount(_volume_name(path), path) for path in launch.writable]
+    mounts += [
+        _mount(f"adapter-{number}", f"{ADAPTERS_DIRECTORY}/{number}", readOnly=True)
+        for number in adapter_claims(resolved)
+    ]
     return mounts
 
 
-def _volumes(resolved: ResolvedModelDeployment) -> list[Object]:
+def config_key(path: str) -> str:
+    """Key of a configuration file in the ConfigMap."""
+    return path.rpartition("/")[2]
+
+
+def _volume_name(path: str) -> str:
+    return path.strip("/").replace("/", "-")
+
+
+def _volumes(resolved: ResolvedModelDeployment, launch: Launch) -> list[Object]:
     volumes: list[Object] = [
         {"name": "models", **_models_volume(resolved)},
         {"name": "run", "emptyDir": {"sizeLimit": "16Mi"}},
@@ -226,6 +285,13 @@ def _volumes(resolved: ResolvedModelDeployment) -> list[Object]:
         reference = template.config_map_ref
         items = [{"key": reference.key, "path": TEMPLATE_FILE}]
         volumes.append({"name": "chat-template", "configMap": {"name": reference.name, "items": items}})
+    if launch.files:
+        volumes.append({"name": "config", "configMap": {"name": config_map_name(resolved.deployment.metadata.name)}})
+    volumes += [{"name": _volume_name(path), "emptyDir": {}} for path in launch.writable]
+    volumes += [
+        {"name": f"adapter-{number}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+        for number, claim in adapter_claims(resolved).items()
+    ]
     return volumes
 
 
@@ -244,7 +310,8 @@ def _models_volume(resolved: ResolvedModelDeployment) -> Object:
 
 
 def _shared_memory(resolved: ResolvedModelDeployment) -> str | None:
-    return resolved.engine.spec.shared_memory_size or ("1Gi" if resolved.gpus > 1 else None)
+    needed = engine_row(resolved).shared_memory or ("1Gi" if resolved.gpus > 1 else None)
+    return resolved.engine.spec.shared_memory_size or needed
 
 
 def _placement(resolved: ResolvedModelDeployment) -> Object:
@@ -266,36 +333,18 @@ def _placement(resolved: ResolvedModelDeployment) -> Object:
     return {field: value for field, value in fields.items() if value}
 
 
-def _resources(resolved: ResolvedModelDeployment) -> Object:
-    """The engine's resources under the model's, and the devices."""
-    resources = merge(resolved.engine.spec.resources or {}, resolved.deployment.spec.resources or {})
-    device = device_resource(resolved.engine.spec.accelerator)
-    if device and resolved.gpus:
-        # Kubernetes takes the request of an extended resource from its limit.
-        resources = merge(resources, {"limits": {device: str(resolved.gpus)}, "requests": {device: None}})
-    return {key: value for key, value in resources.items() if value}
-
-
-def _limit(resolved: ResolvedModelDeployment, name: str) -> Decimal | None:
-    limits = _resources(resolved).get("limits") or {}
-    try:
-        return parse_quantity(limits[name]) if name in limits else None
-    except ValueError as error:
-        deployment = resolved.deployment.metadata.name
-        raise Stalled("InvalidSpec", f"ModelDeployment {deployment}: resources.limits.{name}: {error}") from error
-
-
-def _env(resolved: ResolvedModelDeployment) -> list[Object]:
+def _env(resolved: ResolvedModelDeployment, launch: Launch) -> list[Object]:
     # The root file system is read-only; programs that want a home find a place to write.
     variables: list[Mapping[str, Any]] = [{"name": "HOME", "value": "/tmp"}]  # noqa: S108
+    variables += [{"name": name, "value": _literal(value)} for name, value in launch.env.items()]
+    secret = resolved.deployment.spec.source.secret_ref
+    if secret and resolved.source.fetched_by_engine:
+        token = {"name": secret.name, "key": SOURCE_TOKEN_FIELD}
+        variables.append({"name": HUB_TOKEN_VARIABLE, "valueFrom": {"secretKeyRef": token}})
     variables += resolved.engine.spec.env or []
     variables += resolved.deployment.spec.env or []
     # A later variable of the same name wins, at the place of the first: references to it keep working.
     return [dict(variable) for variable in {str(variable.get("name")): variable for variable in variables}.values()]
-
-
-def _env_names(env: list[dict[str, Any]] | None) -> tuple[str, ...]:
-    return tuple(str(variable.get("name")) for variable in env or [])
 
 
 def _literal(argument: str) -> str:

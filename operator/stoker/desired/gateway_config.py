@@ -6,11 +6,14 @@ from datetime import datetime
 from math import ceil
 from typing import Any
 
+from stoker.api.api_gateway import BUILT_IN_ROLES, ApiGateway
 from stoker.api.api_key import ApiKey
 from stoker.api.names import cluster_name, keys_secret_name, routes_secret_name
 from stoker.api.resolved import PublishedModel, ResolvedApiGateway
 from stoker.desired.gateway_pod import COMPONENT
+from stoker.desired.gateway_tokens import build_issuers
 from stoker.desired.objects import Object, child, compact_json, secret_data
+from stoker.desired.served_paths import served_paths
 from stoker.models.quantity import parse_quantity
 
 ENGINE_PORT = 8080
@@ -35,6 +38,11 @@ def build_secrets(resolved: ResolvedApiGateway) -> list[Object]:
         "name": gateway.metadata.name,
         "token": resolved.token,
         "maxRequestBytes": int(parse_quantity(gateway.spec.limits.max_request_bytes)),
+        "corsOrigins": list(gateway.spec.cors.origins) if gateway.spec.cors else [],
+        "roles": _roles(gateway),
+        "jwt": build_issuers(gateway, resolved.jwt_secrets),
+        "requestsPerMinute": gateway.spec.limits.requests_per_minute,
+        "replicas": limit_shares(resolved.ready_replicas),
         "keySecrets": names,
         "models": [_model(model) for model in resolved.models],
     }
@@ -44,6 +52,25 @@ def build_secrets(resolved: ResolvedApiGateway) -> list[Object]:
 def count_key_secrets(resolved: ResolvedApiGateway) -> int:
     """How many Secrets the key hashes take; at least one."""
     return len(_key_buckets(resolved))
+
+
+def limit_shares(ready_replicas: int) -> int:
+    """Replicas among which limits are divided."""
+    return max(1, ready_replicas)
+
+
+def _roles(gateway: ApiGateway) -> list[Object]:
+    """The gateway's roles, and of the built-in ones those that it does not define itself."""
+    own = [
+        {
+            "name": role.name,
+            "models": list(role.models),
+            "requestsPerMinute": role.limits.requests_per_minute if role.limits else None,
+        }
+        for role in gateway.spec.roles
+    ]
+    defined = {role.name for role in gateway.spec.roles}
+    return [{"name": name, "models": ["*"]} for name in BUILT_IN_ROLES if name not in defined] + own
 
 
 def _secret(resolved: ResolvedApiGateway, name: str, field: str, content: Any) -> Object:
@@ -56,13 +83,14 @@ def _model(model: PublishedModel) -> Object:
     namespace, name = deployment.key
     return {
         "name": deployment.served_name,
-        "aliases": list(deployment.spec.aliases),
+        "aliases": list(deployment.served_names[1:]),
         "namespace": namespace,
         "deployment": name,
         "cluster": cluster_name(namespace, name),
         "service": name,
         "port": ENGINE_PORT,
         "task": deployment.spec.task,
+        "paths": served_paths(model.engine_type, deployment.spec.task),
         "stopped": model.stopped,
         "createdAt": _unix(deployment.metadata.creation_timestamp) or 0,
     }
@@ -70,7 +98,11 @@ def _model(model: PublishedModel) -> Object:
 
 def _key_buckets(resolved: ResolvedApiGateway) -> list[list[Object]]:
     """By hash, not by position: a new key changes one Secret, not all that follow."""
-    rows = [row for key in sorted(resolved.keys, key=lambda key: key.key) for row in _key_rows(key)]
+    keys = sorted(resolved.keys, key=lambda key: key.key)
+    # A key of a role that is not there opens nothing; its status says so.
+    rows = [
+        row for key in keys if not key.spec.role or resolved.gateway.has_role(key.spec.role) for row in _key_rows(key)
+    ]
     count = max(1, ceil(len(compact_json(rows)) / KEY_SECRET_BYTES))
     buckets: list[list[Object]] = [[] for _ in range(count)]
     for row in rows:
@@ -95,6 +127,8 @@ def _key_rows(key: ApiKey) -> list[Object]:
                 "name": key.metadata.name,
                 "owner": key.spec.owner or "",
                 "models": list(key.spec.models),
+                "role": key.spec.role,
+                "requestsPerMinute": key.spec.limits.requests_per_minute if key.spec.limits else None,
                 "expiresAt": _unix(min(ends)) if ends else None,
             }
         )

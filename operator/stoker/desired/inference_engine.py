@@ -8,6 +8,7 @@ from stoker.api.resolved import OperatorSettings
 from stoker.desired.chosen import engine_image
 from stoker.desired.objects import Object, child
 from stoker.desired.publishing import check_pod_template
+from stoker.engines import EngineRequest, check_accelerator, engine_of
 
 COMPONENT = "cache"
 
@@ -15,6 +16,9 @@ COMPONENT = "cache"
 def check_engine(engine: InferenceEngine, settings: OperatorSettings) -> None:
     """Refuse what no model could run on."""
     check_pod_template(engine.spec.pod_template is not None, f"InferenceEngine {engine.metadata.name}", settings)
+    accelerator = engine.spec.accelerator
+    request = EngineRequest(served_name="", vendor=accelerator.vendor, engine_name=engine.metadata.name)
+    check_accelerator(engine_of(engine.spec), request)
     engine_image(engine)
 
 

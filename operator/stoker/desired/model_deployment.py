@@ -7,14 +7,24 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from stoker.api.inference_engine import InferenceEngine
+from stoker.api.inspection import ModelStatus
 from stoker.api.model_deployment import ModelDeployment
-from stoker.api.names import OWNER_LABELS, RESOLVED_ANNOTATION, ROUTABLE_LABEL
+from stoker.api.names import OWNER_LABELS, RESOLVED_ANNOTATION, ROUTABLE_LABEL, config_map_name
 from stoker.api.resolved import ChosenValues, OperatorSettings, ResolvedModelDeployment
 from stoker.desired.chosen import choose, write_chosen
-from stoker.desired.engine_pod import AGENT_PORT, COMPONENT, build_pod_template, engine_request, uses_claim_cache
+from stoker.desired.engine_pod import (
+    AGENT_PORT,
+    COMPONENT,
+    build_launch,
+    build_pod_template,
+    config_key,
+    uses_claim_cache,
+)
+from stoker.desired.engine_request import adapter_claims, engine_request
+from stoker.desired.fit import known_model, resolve_fit
 from stoker.desired.objects import NAMESPACE_NAME_LABEL, Object, child, operator_peer, selector_labels
 from stoker.desired.publishing import check_deployment, check_pod_template
-from stoker.engines import ENGINES
+from stoker.engines import EngineRequest, check_accelerator, check_request, engine_of
 from stoker.errors import Stalled, Waiting
 from stoker.models.source import parse_source
 
@@ -37,33 +47,57 @@ def resolve_model_deployment(
     *,
     previous: ChosenValues | None,
     publishers: tuple[tuple[str, str], ...] = (),
+    reported: list[ModelStatus] | None = None,
+    serving: bool = False,
+    engine_reason: str | None = None,
 ) -> ResolvedModelDeployment:
-    """Put together all that the children depend on, and refuse what cannot work."""
-    name = deployment.metadata.name
+    """Put together all that the children depend on, and refuse what cannot work.
+
+    ``engine_reason`` says why Stoker chose this engine, where the user named none.
+    """
     if engine is None or engine.metadata.deletion_timestamp is not None:
-        raise Stalled(
-            "EngineNotFound",
-            f"ModelDeployment {name} names InferenceEngine {deployment.spec.engine_ref.name}, which does not exist in namespace "
-            f"{deployment.metadata.namespace}: create it, or correct spec.engineRef.name",
-        )
+        raise _engine_not_found(deployment)
     source = parse_source(deployment.spec.source)
     check_deployment(deployment, settings)
     check_pod_template(engine.spec.pod_template is not None, f"InferenceEngine {engine.metadata.name}", settings)
+    row = engine_of(engine.spec)
+    accelerator = engine.spec.accelerator.vendor
+    check_accelerator(row, EngineRequest("", vendor=accelerator, engine_name=engine.metadata.name))
     gpus = deployment.spec.gpus
     if gpus is None:
-        gpus = 0 if engine.spec.accelerator.vendor == "None" else 1
+        product = (deployment.spec.tensor_parallel_size or 1) * (deployment.spec.pipeline_parallel_size or 1)
+        gpus = 0 if engine.spec.accelerator.vendor == "None" else product
     resolved = ResolvedModelDeployment(
         deployment=deployment,
         engine=engine,
         source=source,
-        chosen=choose(deployment, engine, source, settings, previous),
+        chosen=choose(deployment, engine, source, settings, previous, engine_reason=engine_reason),
         gpus=gpus,
         replicas=deployment.spec.replicas,
         publishers=tuple(sorted(publishers)),
     )
-    ENGINES[engine.spec.type].check(engine_request(resolved))
+    check_request(row, engine_request(resolved))
     _check_cache(resolved)
-    return resolved
+    fresh = previous is not None and previous.refresh != resolved.chosen.refresh
+    model = known_model(deployment, source, reported or [], fresh=fresh)
+    if model is None:
+        return resolved
+    return resolve_fit(resolved, model, settled=serving and resolved.chosen == previous)
+
+
+def _engine_not_found(deployment: ModelDeployment) -> Stalled:
+    name, namespace = deployment.metadata.name, deployment.metadata.namespace
+    reference = deployment.spec.engine_ref
+    if reference is None:
+        return Stalled(
+            "EngineNotFound",
+            f"ModelDeployment {name} names no InferenceEngine, and there is none to choose in namespace {namespace}: create one",
+        )
+    return Stalled(
+        "EngineNotFound",
+        f"ModelDeployment {name} names InferenceEngine {reference.name}, which does not exist in namespace "
+        f"{namespace}: create it, or correct spec.engineRef.name",
+    )
 
 
 def referenced_objects(resolved: ResolvedModelDeployment) -> tuple[Reference, ...]:
@@ -76,6 +110,9 @@ def referenced_objects(resolved: ResolvedModelDeployment) -> tuple[Reference, ..
         references.append(Reference("ConfigMap", template.name, template.key, "spec.chatTemplate.configMapRef"))
     if resolved.source.claim:
         references.append(Reference("PersistentVolumeClaim", resolved.source.claim, "", "spec.source.uri"))
+    references += [
+        Reference("PersistentVolumeClaim", claim, "", "spec.adapters") for claim in adapter_claims(resolved).values()
+    ]
     engine = f"spec.env of InferenceEngine {resolved.engine.metadata.name}"
     references += _env_references(resolved.engine.spec.env, engine)
     references += _env_references(spec.env, "spec.env")
@@ -101,6 +138,7 @@ def build_children(resolved: ResolvedModelDeployment, settings: OperatorSettings
         _service_account(resolved.deployment),
         _network_policy(resolved, settings),
         _service(resolved.deployment),
+        *_config_map(resolved),
         _deployment(resolved, settings),
     ]
     # A gateway in the model's own namespace has these rights by a Role of its own: two objects fewer for each model.
@@ -132,6 +170,16 @@ def _deployment(resolved: ResolvedModelDeployment, settings: OperatorSettings) -
     # On the Deployment, not in its template: a new choice must not roll pods by the annotation alone.
     built["metadata"]["annotations"] = {RESOLVED_ANNOTATION: write_chosen(resolved.chosen)}
     return built
+
+
+def _config_map(resolved: ResolvedModelDeployment) -> list[Object]:
+    """Configuration files, for engines that are not told everything by arguments."""
+    files = build_launch(resolved).files
+    if not files:
+        return []
+    deployment = resolved.deployment
+    data = {config_key(path): text for path, text in files.items()}
+    return [child(deployment, COMPONENT, "v1", "ConfigMap", config_map_name(deployment.metadata.name), data=data)]
 
 
 def _strategy(resolved: ResolvedModelDeployment) -> Object:
@@ -197,7 +245,7 @@ def _network_policy(resolved: ResolvedModelDeployment, settings: OperatorSetting
     ingress: list[Object] = [{"from": [operator_peer(settings)], "ports": [{"port": AGENT_PORT, "protocol": "TCP"}]}]
     if gateways:
         ingress.insert(
-            0, {"from": gateways, "ports": [{"port": ENGINES[resolved.engine.spec.type].port, "protocol": "TCP"}]}
+            0, {"from": gateways, "ports": [{"port": engine_of(resolved.engine.spec).port, "protocol": "TCP"}]}
         )
     return child(
         deployment,

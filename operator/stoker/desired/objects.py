@@ -66,16 +66,17 @@ def pod_security() -> Object:
     }
 
 
-def container_defaults() -> Object:
+def container_defaults(*, root: bool = False, read_only_root: bool = True) -> Object:
     """What every container has, init containers included: some admission policies look at containers only."""
+    user = 0 if root else USER_ID
     return {
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": True,
-            "runAsNonRoot": True,
-            "runAsUser": USER_ID,
-            "runAsGroup": USER_ID,
+            "readOnlyRootFilesystem": read_only_root,
+            "runAsNonRoot": not root,
+            "runAsUser": user,
+            "runAsGroup": user,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         # The last lines of the log become the message of a crash, and so of the condition.

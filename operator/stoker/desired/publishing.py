@@ -65,13 +65,13 @@ def published_models(
     published: list[PublishedModel] = []
     refused: dict[Key, str] = {}
     for deployment in sorted((d for d in deployments if publishes(gateway, d, namespace_labels)), key=_age):
-        names = (deployment.served_name, *deployment.spec.aliases)
+        names = deployment.served_names
         taken = next((name for name in names if name in holders), None)
         if taken is not None:
             holder = holders[taken].metadata
             refused[deployment.key] = (
                 f"ApiGateway {gateway.metadata.namespace}/{gateway.metadata.name} already serves the name {taken!r} for the older "
-                f"ModelDeployment {holder.namespace}/{holder.name}: change spec.servedModelName or spec.aliases of one of them"
+                f"ModelDeployment {holder.namespace}/{holder.name}: change spec.servedModelName, spec.aliases or spec.adapters of one of them"
             )
             continue
         holders.update(dict.fromkeys(names, deployment))

@@ -1,11 +1,9 @@
-"""Pure: one file per engine, and the table of them."""
+"""Pure: one file per engine, the table of them, and what they refuse."""
 
 from __future__ import annotations
 
-from stoker.api.inference_engine import EngineType
-from stoker.engines.base import Engine, EngineRequest
-from stoker.engines.llama_cpp import LLAMA_CPP
+from stoker.engines.base import Engine, EngineRequest, Launch
+from stoker.engines.checks import check_accelerator, check_request
+from stoker.engines.table import ENGINES, engine_of
 
-ENGINES: dict[EngineType, Engine] = {engine.type: engine for engine in (LLAMA_CPP,)}
-
-__all__ = ["ENGINES", "Engine", "EngineRequest"]
+__all__ = ["ENGINES", "Engine", "EngineRequest", "Launch", "check_accelerator", "check_request", "engine_of"]

@@ -1,17 +1,47 @@
-"""What every engine says about itself, and the checks that are the same for all."""
+"""What every engine says about itself, and what one launch of it consists of."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Literal
 
 from stoker.api.inference_engine import EngineType, Vendor
-from stoker.api.model_deployment import Task
-from stoker.errors import Stalled
+from stoker.api.model_deployment import DataType, Format, KVCacheType, Quantization, Task
+from stoker.api.resolved import Shape
 
-_NUMBER = re.compile(r"-[0-9.]+(e[+-]?[0-9]+)?")
+PORT = 8080
+"""Where every engine listens: one port in Services, probes and policies, whatever an engine's own default is."""
+CONFIG_DIRECTORY = "/etc/stoker/engine"
+CHAT_TEMPLATE_PATH = "/etc/stoker/chat-template/chat-template.jinja"
+MODELS_DIRECTORY = "/models"
+HUB_DIRECTORY = f"{MODELS_DIRECTORY}/huggingface"
+"""Where engines keep what they fetch from Hugging Face themselves: in the cache volume."""
+
+FieldName = Literal[
+    "aliases",
+    "contextLength",
+    "tensorParallelSize",
+    "pipelineParallelSize",
+    "gpuMemoryUtilizationPercent",
+    "dtype",
+    "quantization",
+    "kvCacheType",
+    "chatTemplate",
+    "toolCallParser",
+    "reasoningParser",
+    "adapters",
+]
+"""Fields of a ModelDeployment that an engine renders or refuses with its reason."""
+
+
+@dataclass(frozen=True)
+class AdapterPath:
+    """A LoRA adapter and where the engine finds it: a folder, or a repository that it fetches itself."""
+
+    name: str
+    path: str
 
 
 @dataclass(frozen=True)
@@ -19,19 +49,39 @@ class EngineRequest:
     """What one replica shall serve, in the domain's words; an engine turns it into its own flags."""
 
     served_name: str
-    model_path: str
+    model_path: str = ""
+    """File or folder inside the container; empty for what the engine fetches itself."""
+    shape: Shape = "File"
+    reference: str = ""
+    """ORG/REPO, or a name in the Ollama library."""
+    revision: str = ""
+    format: Format = "GGUF"
+    """Never Auto."""
     task: Task = "Chat"
     aliases: tuple[str, ...] = ()
     context_length: int | None = None
-    """Tokens of context of one request; None: what the model was trained with."""
+    """Tokens of context of one request; None: the engine's own choice."""
     slots: int = 4
     """Requests worked on at a time."""
     vendor: Vendor = "None"
+    compute_capability: Decimal | None = None
     gpus: int = 0
+    tensor_parallel_size: int | None = None
+    pipeline_parallel_size: int | None = None
+    gpu_memory_percent: int | None = None
+    dtype: DataType | None = None
+    quantization: Quantization | None = None
+    kv_cache_type: KVCacheType | None = None
     cpu_limit: Decimal | None = None
     memory_limit: Decimal | None = None
     """Bytes."""
     chat_template_path: str | None = None
+    tool_call_parser: str | None = None
+    reasoning_parser: str | None = None
+    adapters: tuple[AdapterPath, ...] = ()
+    own_image: bool = False
+    """The InferenceEngine names an image, which may be able to do more, or less, than the pinned one."""
+    custom_command: tuple[str, ...] = ()
     engine_name: str = ""
     engine_args: tuple[str, ...] = ()
     engine_env: tuple[str, ...] = ()
@@ -45,9 +95,42 @@ class EngineRequest:
         """The users' arguments: the model's after the engine's, so that the model's win."""
         return self.engine_args + self.deployment_args
 
+    @property
+    def model(self) -> str:
+        """What engines that fetch for themselves are told to open: a path or a repository."""
+        return self.reference if self.shape == "Repository" else self.model_path
+
+    @property
+    def fetches_from_hub(self) -> bool:
+        """Whether the engine needs Hugging Face at its start."""
+        return self.shape == "Repository" or any(not adapter.path.startswith("/") for adapter in self.adapters)
+
+    def is_set(self, name: FieldName) -> bool:
+        """Whether the user set a field."""
+        values: dict[FieldName, object] = {
+            "aliases": self.aliases,
+            "contextLength": self.context_length,
+            "tensorParallelSize": self.tensor_parallel_size,
+            "pipelineParallelSize": self.pipeline_parallel_size,
+            "gpuMemoryUtilizationPercent": self.gpu_memory_percent,
+            "dtype": self.dtype,
+            "quantization": self.quantization,
+            "kvCacheType": self.kv_cache_type,
+            "chatTemplate": self.chat_template_path,
+            "toolCallParser": self.tool_call_parser,
+            "reasoningParser": self.reasoning_parser,
+            "adapters": self.adapters,
+        }
+        return values[name] not in (None, ())
+
 
 def _always(_: EngineRequest) -> bool:
     return True
+
+
+def when_set(name: FieldName) -> Callable[[EngineRequest], bool]:
+    """For flags that are the user's as long as a field is not set."""
+    return lambda request: request.is_set(name)
 
 
 @dataclass(frozen=True)
@@ -63,87 +146,173 @@ class ManagedFlags:
 
 
 @dataclass(frozen=True)
+class Image:
+    """A default image for an accelerator."""
+
+    name: str
+    note: str = ""
+    """What a user should know: not official, not versioned."""
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """When the model is loaded: a page answers 200 and, where that says too little, its JSON body says so.
+
+    ``{name}`` in path and values stands for the served name.
+    """
+
+    path: str
+    items: str = ""
+    """Key of the list in the body of which one entry must fit; empty: the body itself is the entry."""
+    key: str = ""
+    """Key in the entry; empty: the status alone decides."""
+    equals: tuple[str, ...] = ()
+    differs: tuple[str, ...] = ()
+    """Values, beside null, that mean: no model."""
+
+    def of(self, served_name: str) -> Readiness:
+        """With the served name put in."""
+        return Readiness(
+            path=self.path.replace("{name}", served_name),
+            items=self.items,
+            key=self.key,
+            equals=tuple(value.replace("{name}", served_name) for value in self.equals),
+            differs=self.differs,
+        )
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Where an engine tells its numbers, and under which names; empty for what it does not tell."""
+
+    path: str = ""
+    running: str = ""
+    waiting: str = ""
+    prompt_tokens: str = ""
+    completion_tokens: str = ""
+    kv_cache_used: str = ""
+    """A ratio between 0 and 1."""
+    time_to_first_token: str = ""
+    """A histogram in seconds, as are the next."""
+    inter_token_latency: str = ""
+
+
+@dataclass(frozen=True)
+class Security:
+    """What the engine's container needs beyond Pod Security *restricted*; nothing, for most."""
+
+    root: bool = False
+    read_only_root: bool = True
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What starts an engine with one model."""
+
+    command: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Configuration by absolute path; mounted from a ConfigMap."""
+    writable: tuple[str, ...] = ()
+    """Directories beside /tmp that it writes to; what is there is gone with the pod."""
+
+
+@dataclass(frozen=True)
 class Engine:
     """One inference server: the only thing a new engine has to provide."""
 
     type: EngineType
     title: str
     """How its makers write it."""
-    images: Mapping[Vendor, str]
-    """Pinned image by accelerator."""
-    port: int
-    health_path: str
-    """200 only when the model is loaded."""
-    metrics_path: str
-    running_metric: str
-    waiting_metric: str
-    prompt_tokens_metric: str
-    completion_tokens_metric: str
+    version: str
+    """What flags, pages and series were checked against."""
+    reference: str
+    """Where its flags are described."""
+    images: Mapping[Vendor, Image]
+    """Default image by accelerator."""
+    vendors: frozenset[Vendor]
+    """Accelerators it can compute on, with an image of one's own where there is no default."""
+    formats: Mapping[Format, Decimal | None]
+    """What the default image loads, with the least CUDA compute capability where there is one."""
+    shapes: frozenset[Shape]
+    """What a source may be."""
     tasks: frozenset[Task]
+    build: Callable[[EngineRequest], Launch]
+    """The generated launch; users' arguments are added by ``launch``."""
     managed: tuple[ManagedFlags, ...]
-    build_command: Callable[[EngineRequest], tuple[str, ...]]
-    """The generated command; the users' arguments are appended by ``command``."""
+    refused: Mapping[FieldName, str]
+    """Why a field cannot be rendered; every other field is."""
+    ready: Readiness
+    live_path: str = ""
+    """Answers while the model loads, too, and is cheap; empty: a connection is all that can be asked for."""
+    metrics: Metrics = Metrics()
+    own_image_formats: frozenset[Format] = frozenset()
+    """Formats for which an image of one's own is needed: a plugin, or an older version."""
+    format_notes: Mapping[Format, str] = field(default_factory=dict)
+    """What to say when a format is refused, or to know when it is not."""
+    dtypes: Mapping[DataType, str] = field(default_factory=dict)
+    quantizations: Mapping[Quantization, str] = field(default_factory=dict)
+    kv_cache_types: Mapping[KVCacheType, str] = field(default_factory=dict)
+    tool_call_parsers: frozenset[str] = frozenset()
+    """Known to the pinned image; empty: any name is passed on."""
+    reasoning_parsers: frozenset[str] = frozenset()
+    needs_context_length: str = ""
+    """Why contextLength must be given; empty: it need not."""
+    takes_args: bool = True
+    device_optional: bool = False
+    """Its images for devices compute on the CPU, too, when a replica is given no device."""
+    check: Callable[[EngineRequest], None] | None = None
+    """What only this engine has to refuse."""
     normalize_env: Callable[[str], str] = str
     """Maps spellings of a variable's name that the engine takes for the same."""
+    chat_template_path: str = CHAT_TEMPLATE_PATH
+    security: Security = Security()
+    shared_memory: str = ""
+    """Size of /dev/shm that it needs even on one device."""
+    stop: str = ""
+    """What becomes of running requests at SIGTERM, which comes after the drain."""
+    port: int = PORT
 
     def image(self, vendor: Vendor) -> str | None:
-        """The pinned image for an accelerator, None where its makers publish none."""
-        return self.images.get(vendor)
+        """The default image for an accelerator, None where its makers publish none."""
+        image = self.images.get(vendor)
+        return image.name if image else None
+
+    def launch(self, request: EngineRequest) -> Launch:
+        """The whole launch: users' arguments last."""
+        built = self.build(request)
+        return Launch(built.command + request.args, built.env, built.files, built.writable)
 
     def command(self, request: EngineRequest) -> tuple[str, ...]:
-        """The whole command line: users' arguments last."""
-        return self.build_command(request) + request.args
+        """The whole command line."""
+        return self.launch(request).command
 
-    def check(self, request: EngineRequest) -> None:
-        """Refuse what this engine cannot do, before a pod exists."""
-        if request.task not in self.tasks:
-            served = ", ".join(sorted(self.tasks))
-            raise Stalled(
-                "UnsupportedTask",
-                f"{self.title} cannot serve task {request.task} of ModelDeployment {request.deployment_name}: "
-                f"set spec.task to one of {served}, or name another engine",
-            )
-        if request.gpus > 0 and request.vendor == "None":
-            raise Stalled(
-                "UnsupportedField",
-                f"ModelDeployment {request.deployment_name} asks for gpus: {request.gpus}, but InferenceEngine "
-                f"{request.engine_name} computes on the CPU: remove spec.gpus, or set accelerator.vendor of the engine",
-            )
-        self._check_arguments(request, request.engine_args, f"InferenceEngine {request.engine_name}")
-        self._check_arguments(request, request.deployment_args, f"ModelDeployment {request.deployment_name}")
-        self._check_env(request, request.engine_env, f"InferenceEngine {request.engine_name}")
-        self._check_env(request, request.deployment_env, f"ModelDeployment {request.deployment_name}")
-
-    def _check_arguments(self, request: EngineRequest, args: Iterable[str], where: str) -> None:
-        for argument in args:
-            flag = flag_name(argument)
-            for group in self.managed:
-                if flag and group.when(request) and _means_one_of(flag, group.flags):
-                    raise Stalled(
-                        "ManagedArgument",
-                        f"{where} sets {flag} in spec.args, which Stoker manages: remove it; {group.instead}",
-                    )
-
-    def _check_env(self, request: EngineRequest, names: Iterable[str], where: str) -> None:
-        for name in names:
-            for group in self.managed:
-                if group.when(request) and self.normalize_env(name) in group.env:
-                    raise Stalled(
-                        "ManagedArgument",
-                        f"{where} sets {name} in spec.env, which Stoker manages: remove it; {group.instead}",
-                    )
+    @property
+    def all_formats(self) -> frozenset[Format]:
+        """What it loads with some image."""
+        return frozenset(self.formats) | self.own_image_formats
 
 
-def flag_name(argument: str) -> str | None:
-    """The flag in one word of a command line, spelled as in the engine's help; None for a value."""
-    if not argument.startswith("-") or argument in ("-", "--") or _NUMBER.fullmatch(argument):
-        return None
-    name = argument.partition("=")[0]
-    return name.replace("_", "-") if name.startswith("--") else name
+def names(*lines: str) -> frozenset[str]:
+    """Words that would make a long column if each stood alone."""
+    return frozenset(word for line in lines for word in line.split())
 
 
-def _means_one_of(flag: str, managed: frozenset[str]) -> bool:
-    """Whether an argument parser could take the flag for a managed one: by name, or by a beginning of it."""
-    if flag in managed:
-        return True
-    return flag.startswith("--") and any(name.startswith(flag) for name in managed if name.startswith("--"))
+def on_any_device(*formats: Format) -> dict[Format, Decimal | None]:
+    """Formats that ask for no compute capability."""
+    return dict.fromkeys(formats)
+
+
+def from_capability(least: str, *formats: Format) -> dict[Format, Decimal | None]:
+    """Formats with the least CUDA compute capability that the default image takes for them."""
+    return dict.fromkeys(formats, Decimal(least))
+
+
+def hub_env(request: EngineRequest, *, home: str = "") -> dict[str, str]:
+    """For engines on Hugging Face's libraries: where the cache is, and no calls home when nothing is to be fetched."""
+    env = {"HF_HOME": home or (HUB_DIRECTORY if request.shape == "Repository" else "/tmp/huggingface")}  # noqa: S108
+    # Processes without an entry in /etc/passwd have no name; PyTorch asks for one.
+    env["USER"] = "stoker"
+    if not request.fetches_from_hub:
+        env["HF_HUB_OFFLINE"] = "1"
+    return env

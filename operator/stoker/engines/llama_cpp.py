@@ -6,15 +6,35 @@ Flags: https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md;
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import floor
 
-from stoker.engines.base import Engine, EngineRequest, ManagedFlags
+from stoker.api.model_deployment import KVCacheType
+from stoker.engines.base import (
+    Engine,
+    EngineRequest,
+    Image,
+    Launch,
+    ManagedFlags,
+    Metrics,
+    Readiness,
+    from_capability,
+    when_set,
+)
 
 BUILD = "b11434"
 _REPOSITORY = "ghcr.io/ggml-org/llama.cpp"
 
 # Without a context length the batch cannot be sized by it; embedding models rarely take longer inputs.
 _EMBEDDING_BATCH = 2048
+
+
+KV_CACHE_TYPES: Mapping[KVCacheType, str] = {"F16": "f16", "INT8": "q8_0", "INT4": "q4_0"}
+AUTOMATIC_TOOLS = "it reads tool calls by the model's own chat template"
+
+
+def _build(request: EngineRequest) -> Launch:
+    return Launch(_build_command(request))
 
 
 def _build_command(request: EngineRequest) -> tuple[str, ...]:
@@ -32,10 +52,19 @@ def _build_command(request: EngineRequest) -> tuple[str, ...]:
     if request.memory_limit is not None:
         # Finished prompts are kept in memory, 8 GiB of them by default: whoever sets a limit would be ended by it.
         command += ["--cache-ram", str(int(request.memory_limit) // 2**20 // 8)]
-    if request.task == "Embedding":
+    if request.task in ("Embedding", "Rerank"):
         # An input has to fit into one physical batch; the default of 512 tokens refuses longer ones.
         batch = str(request.context_length or _EMBEDDING_BATCH)
-        command += ["--embeddings", "--batch-size", batch, "--ubatch-size", batch]
+        mode = "--embeddings" if request.task == "Embedding" else "--reranking"
+        command += [mode, "--batch-size", batch, "--ubatch-size", batch]
+    if request.kv_cache_type:
+        kind = KV_CACHE_TYPES[request.kv_cache_type]
+        command += ["--cache-type-k", kind, "--cache-type-v", kind]
+        if kind != "f16":
+            # Values smaller than 16 bits can only be read by flash attention.
+            command += ["--flash-attn", "on"]
+    if request.reasoning_parser:
+        command += ["--reasoning-format", request.reasoning_parser]
     if request.chat_template_path:
         command += ["--jinja", "--chat-template-file", request.chat_template_path]
     # Every open connection holds a thread, waiting requests too: probes and metrics must not queue behind them.
@@ -142,13 +171,24 @@ _MANAGED = (
         frozenset({"-c", "--ctx-size", "--kv-unified-per-slot", "-kvu", "--kv-unified", "-no-kvu", "--no-kv-unified"}),
         "spec.contextLength of the ModelDeployment decides it; remove the field to use your own flags",
         frozenset({"LLAMA_ARG_CTX_SIZE", "LLAMA_ARG_KV_UNIFIED_PER_SLOT", "LLAMA_ARG_KV_UNIFIED"}),
-        when=lambda request: request.context_length is not None,
+        when=when_set("contextLength"),
     ),
     ManagedFlags(
         frozenset({"--chat-template", "--chat-template-file", "--jinja", "--no-jinja"}),
         "spec.chatTemplate of the ModelDeployment decides it; remove the field to use your own flags",
         frozenset({"LLAMA_ARG_CHAT_TEMPLATE", "LLAMA_ARG_CHAT_TEMPLATE_FILE", "LLAMA_ARG_JINJA"}),
-        when=lambda request: request.chat_template_path is not None,
+        when=when_set("chatTemplate"),
+    ),
+    ManagedFlags(
+        frozenset({"-ctk", "--cache-type-k", "-ctv", "--cache-type-v", "-fa", "--flash-attn"}),
+        "spec.kvCacheType of the ModelDeployment decides it; remove the field to use your own flags",
+        frozenset({"LLAMA_ARG_CACHE_TYPE_K", "LLAMA_ARG_CACHE_TYPE_V", "LLAMA_ARG_FLASH_ATTN"}),
+        when=when_set("kvCacheType"),
+    ),
+    ManagedFlags(
+        frozenset({"--reasoning-format"}),
+        "spec.reasoningParser of the ModelDeployment decides it; remove the field to use your own flag",
+        when=when_set("reasoningParser"),
     ),
     ManagedFlags(
         frozenset({"-ngl", "--gpu-layers", "--n-gpu-layers"}),
@@ -161,21 +201,41 @@ _MANAGED = (
 LLAMA_CPP = Engine(
     type="LlamaCpp",
     title="llama.cpp",
+    version=BUILD,
+    reference="https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md",
     images={
-        "None": f"{_REPOSITORY}:server-{BUILD}",
-        "NVIDIA": f"{_REPOSITORY}:server-cuda-{BUILD}",
-        "AMD": f"{_REPOSITORY}:server-rocm-{BUILD}",
-        "Intel": f"{_REPOSITORY}:server-intel-{BUILD}",
+        "None": Image(f"{_REPOSITORY}:server-{BUILD}"),
+        "NVIDIA": Image(f"{_REPOSITORY}:server-cuda-{BUILD}", "CUDA 12"),
+        "AMD": Image(f"{_REPOSITORY}:server-rocm-{BUILD}"),
+        "Intel": Image(f"{_REPOSITORY}:server-intel-{BUILD}", "SYCL"),
     },
-    port=8080,
-    health_path="/health",
-    metrics_path="/metrics",
-    running_metric="llamacpp:requests_processing",
-    waiting_metric="llamacpp:requests_deferred",
-    prompt_tokens_metric="llamacpp:prompt_tokens_total",
-    completion_tokens_metric="llamacpp:tokens_predicted_total",
-    tasks=frozenset({"Chat", "Completion", "Embedding"}),
+    vendors=frozenset({"NVIDIA", "AMD", "Intel", "None"}),
+    formats=from_capability("5.0", "GGUF"),
+    shapes=frozenset({"File"}),
+    tasks=frozenset({"Chat", "Completion", "Embedding", "Rerank"}),
+    build=_build,
     managed=_MANAGED,
-    build_command=_build_command,
+    refused={
+        "tensorParallelSize": "it spreads a model over all devices of spec.gpus by itself",
+        "pipelineParallelSize": "it spreads a model over all devices of spec.gpus by itself",
+        "gpuMemoryUtilizationPercent": "it takes what weights and context need, no share of the device",
+        "dtype": "a GGUF file has its types inside",
+        "quantization": "a GGUF file is quantized already; take another file",
+        "toolCallParser": AUTOMATIC_TOOLS,
+        "adapters": "it applies an adapter to every request, and cannot serve it under a name of its own",
+    },
+    kv_cache_types=KV_CACHE_TYPES,
+    reasoning_parsers=frozenset({"none", "deepseek", "deepseek-legacy"}),
+    ready=Readiness("/health"),
+    live_path="/health",
+    metrics=Metrics(
+        path="/metrics",
+        running="llamacpp:requests_processing",
+        waiting="llamacpp:requests_deferred",
+        prompt_tokens="llamacpp:prompt_tokens_total",
+        completion_tokens="llamacpp:tokens_predicted_total",
+    ),
+    device_optional=True,
+    stop="cuts running requests",
     normalize_env=_normalize_env,
 )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from stoker.errors import Stalled, StokerError, Waiting
 from stoker.fetch.config import FetchConfig
+from stoker.fetch.inspection import inspect_cached, inspect_source
 from stoker.fetch.lock import CacheLock
 from stoker.fetch.part import hash_file
 from stoker.fetch.progress import ProgressReport
@@ -35,6 +36,7 @@ def is_cached(config: FetchConfig) -> bool:
 def fetch_model(config: FetchConfig, report: ProgressReport, lock: CacheLock) -> None:
     """One attempt; what is on disk after a failed one is taken up by the next."""
     if is_cached(config):
+        _inspect(config, report)
         return
     try:
         config.cache.mkdir(parents=True, exist_ok=True)
@@ -42,8 +44,15 @@ def fetch_model(config: FetchConfig, report: ProgressReport, lock: CacheLock) ->
             lock.holder_progress = lambda: (report.current.completed_bytes, report.current.total_bytes)
             if lock.acquire(lambda *holder: _report_wait(report, *holder), lambda: is_cached(config)):
                 _write_model(config, report, lock)
+        # Also where the source was asked before: what it sent since then is what the engine gets.
+        _inspect(config, report)
     except OSError as error:
         raise explain_os_error(error, config.cache) from error
+
+
+def _inspect(config: FetchConfig, report: ProgressReport) -> None:
+    if config.fit is not None:
+        inspect_cached(config, report)
 
 
 def explain_os_error(error: OSError, cache: Path) -> StokerError:
@@ -77,6 +86,8 @@ def _write_model(config: FetchConfig, report: ProgressReport, lock: CacheLock) -
     config.partial.mkdir(exist_ok=True)
     state = CacheState(config.partial)
     with open_client() as client:
+        if config.fit is not None:
+            inspect_source(client, config, report)
         downloads = [Download(client, file, config.partial, state, config.token) for file in config.files]
         if len(downloads) > 1:
             for download in downloads:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stoker.errors import Stalled
+from stoker.models.fit import FitRequest, parse_fit_request
 
 CONFIG_VARIABLE = "STOKER_FETCH"
 TOKEN_VARIABLE = "STOKER_FETCH_TOKEN"
@@ -39,6 +40,9 @@ class FetchConfig:
     cache: Path = Path(DEFAULT_CACHE)
     progress_file: Path = Path(DEFAULT_PROGRESS_FILE)
     token: str = ""
+    fit: FitRequest | None = None
+    """How the model is to be run; None: its header is not looked at."""
+    fit_policy: str = "Enforce"
 
     @property
     def folder(self) -> Path:
@@ -68,6 +72,8 @@ def parse_config(environment: Mapping[str, str]) -> FetchConfig:
         )
         cache = Path(data.get("cache") or DEFAULT_CACHE)
         progress_file = Path(data.get("progressFile") or DEFAULT_PROGRESS_FILE)
+        fit = parse_fit_request(data["fit"]) if data.get("fit") else None
+        fit_policy = str(data.get("fitPolicy") or "Enforce")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _refused(
             f"it does not hold the JSON that `stoker fetch` reads ({type(error).__name__}: {error})"
@@ -90,7 +96,7 @@ def parse_config(environment: Mapping[str, str]) -> FetchConfig:
         raise Stalled(
             "InvalidToken", "the token of source.secretRef holds spaces or characters that no HTTP header may carry"
         )
-    return FetchConfig(digest, files, cache, progress_file, token)
+    return FetchConfig(digest, files, cache, progress_file, token, fit, fit_policy)
 
 
 def _refused(why: str) -> Stalled:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 
@@ -35,6 +35,8 @@ class Progress:
     bytes_per_second: float = 0.0
     reason: str = ""
     message: str = ""
+    model: dict[str, Any] | None = None
+    """What the header says, once it has been read."""
 
 
 @dataclass
@@ -76,6 +78,12 @@ class ProgressReport:
         self._write()
         self._log()
 
+    def describe(self, model: dict[str, Any]) -> None:
+        """Tell what the model's header says, in the fields of ModelStatus; written at once."""
+        if self.current.model != model:
+            self.current.model = model
+            self._write()
+
     def bytes(self, completed: int, total: int | None) -> None:
         """Called for every piece that arrives; touches the disk once a second."""
         self.current.completed_bytes, self.current.total_bytes = completed, total
@@ -99,6 +107,7 @@ class ProgressReport:
             "bytesPerSecond": round(progress.bytes_per_second),
             "reason": progress.reason,
             "message": progress.message,
+            **({"model": progress.model} if progress.model else {}),
         }
         temporary = self._path.with_name(self._path.name + ".new")
         try:

@@ -9,10 +9,16 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from stoker.gateway.endpoints import ENDPOINTS, PATHS_BY_TASK
+from stoker.gateway.issuers import Issuer, parse_issuer
+
+if TYPE_CHECKING:
+    from stoker.gateway.tokens import Verifier
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +29,7 @@ DEFAULT_MAX_REQUEST_BYTES = 32 << 20
 # Names become header values and parts of file names, so whatever could end a header line or leave a folder is refused here.
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")
 OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.:\[\]-]{1,253}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -42,6 +49,8 @@ class Model:
     service: str
     """Service whose EndpointSlices are its replicas."""
     task: str
+    paths: frozenset[str]
+    """What it serves, of the paths that can be let through at all."""
     stopped: bool
     created: int
     """Unix time, for the list of models."""
@@ -64,6 +73,23 @@ class Key:
     expires_at: float | None
     allowed: re.Pattern[str]
     """Matches the served names it may use."""
+    role: str = ""
+    """Name of its role; a role that is not there opens nothing."""
+    role_allowed: re.Pattern[str] | None = None
+    """Matches what the role may use; None where there is no role."""
+    caller: str = ""
+    """Whom a token speaks for; empty for keys, which are known by their names."""
+    requests_per_minute: int = 0
+    """How often it may call a model; in a table what this replica admits, 0 for any number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What several keys have in common."""
+
+    name: str
+    allowed: re.Pattern[str]
+    requests_per_minute: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +101,15 @@ class Routes:
     max_request_bytes: int
     token: str
     """Bearer token of the operator's own calls."""
+    origins: tuple[str, ...] = ()
+    """Origins of web pages that may call."""
+    roles: tuple[Role, ...] = ()
+    issuers: tuple[Issuer, ...] = ()
+    """Whose tokens are let in, too."""
+    requests_per_minute: int = 0
+    """Of each caller without a limit of his own."""
+    replicas: int = 1
+    """Replicas among which every limit is divided."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +126,20 @@ class Table:
     """Clusters with at least one ready replica."""
     max_request_bytes: int
     token: str
+    roles: dict[str, Role] = field(default_factory=dict)
+    verifier: Verifier | None = None
+    """Of tokens; None where no issuer is trusted."""
+    requests_per_minute: int = 0
+    replicas: int = 1
+    identities: dict[bytes, Key] = field(default_factory=dict)
+    """Tokens that were found good, by their SHA-256."""
     cache: dict[tuple[bytes, str, str], Any] = field(default_factory=dict)
     """Decisions already made (see decide)."""
 
     def may_use(self, key: Key, model: Model, name: str) -> bool:
         """Whether the key's patterns cover the model's served name or the alias that was asked for."""
-        return key.allowed.fullmatch(model.name) is not None or key.allowed.fullmatch(name) is not None
+        patterns = (key.allowed,) if key.role_allowed is None else (key.allowed, key.role_allowed)
+        return all(pattern.fullmatch(model.name) or pattern.fullmatch(name) for pattern in patterns)
 
     def visible(self, key: Key) -> list[tuple[str, Model]]:
         """Names the key may use, in alphabetical order."""
@@ -116,7 +159,26 @@ def parse_routes(text: bytes | str) -> Routes:
     limit = document.get("maxRequestBytes", DEFAULT_MAX_REQUEST_BYTES)
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         raise ConfigRejected(f"{ROUTES_FIELD}: maxRequestBytes is {limit!r}, not a positive number")
-    return Routes(models, names, limit, str(document.get("token") or ""))
+    origins = tuple(
+        origin for origin in _list(document, "corsOrigins") if isinstance(origin, str) and ORIGIN.fullmatch(origin)
+    )
+    roles = tuple(role for entry in _list(document, "roles") if (role := _parse_role(entry)) is not None)
+    try:
+        per_minute = _positive(document, "requestsPerMinute", 0)
+        replicas = _positive(document, "replicas", 1)
+    except ValueError as error:
+        raise ConfigRejected(f"{ROUTES_FIELD}: {error}") from error
+    return Routes(
+        models=models,
+        key_secrets=names,
+        max_request_bytes=limit,
+        token=str(document.get("token") or ""),
+        origins=origins,
+        roles=roles,
+        issuers=tuple(issuer for entry in _list(document, "jwt") if (issuer := _parse_issuer(entry)) is not None),
+        requests_per_minute=per_minute,
+        replicas=replicas,
+    )
 
 
 def parse_keys(text: bytes | str) -> tuple[Key, ...]:
@@ -130,7 +192,15 @@ def parse_ready(text: bytes | str) -> frozenset[str]:
     return frozenset(name for name in _list(_object(text, "ready.json"), "ready") if isinstance(name, str))
 
 
-def build_table(routes: Routes, keys: Iterable[Key], ready: frozenset[str]) -> Table:
+def parse_key_sets(text: bytes | str) -> dict[str, object]:
+    """Read the issuers' key sets by address (written by the gateway itself)."""
+    sets = _object(text, "key_sets.json").get("sets")
+    return sets if isinstance(sets, dict) else {}
+
+
+def build_table(
+    routes: Routes, keys: Iterable[Key], ready: frozenset[str], key_sets: Mapping[str, object] | None = None
+) -> Table:
     """Put it together. Served names win over aliases, earlier entries over later ones: the operator has settled collisions."""
     by_name: dict[str, Model] = {}
     for model in routes.models:
@@ -140,10 +210,45 @@ def build_table(routes: Routes, keys: Iterable[Key], ready: frozenset[str]) -> T
             by_name.setdefault(alias, model)
     by_digest: dict[bytes, Key] = {}
     by_key_name: dict[str, tuple[Key, ...]] = {}
-    for key in keys:
-        by_digest.setdefault(key.digest, key)
-        by_key_name[key.name] = (*by_key_name.get(key.name, ()), key)
-    return Table(by_name, by_digest, by_key_name, routes.models, ready, routes.max_request_bytes, routes.token)
+    roles = {role.name: role for role in routes.roles}
+    for unresolved in keys:
+        key = with_role(unresolved, roles, routes)
+        if key is not None and by_digest.setdefault(key.digest, key) is key:
+            by_key_name[key.name] = (*by_key_name.get(key.name, ()), key)
+    return Table(
+        by_name=by_name,
+        keys=by_digest,
+        keys_by_name=by_key_name,
+        models=routes.models,
+        ready=ready,
+        max_request_bytes=routes.max_request_bytes,
+        token=routes.token,
+        roles=roles,
+        verifier=_build_verifier(routes.issuers, key_sets or {}),
+        requests_per_minute=routes.requests_per_minute,
+        replicas=routes.replicas,
+    )
+
+
+def _build_verifier(issuers: tuple[Issuer, ...], key_sets: Mapping[str, object]) -> Verifier | None:
+    if not issuers:
+        return None
+    # Not above: cryptography takes time and memory of every gateway, and few need it.
+    from stoker.gateway.tokens import Verifier
+
+    return Verifier(issuers, key_sets)
+
+
+def with_role(key: Key, roles: Mapping[str, Role], gateway: Routes | Table) -> Key | None:
+    """The key with its role's bounds, and its limit: its own, else its role's, else the gateway's."""
+    role = roles.get(key.role)
+    if key.role and role is None:
+        logger.warning("key %s is not let in: there is no role %s", key.name, key.role)
+        return None
+    limit = key.requests_per_minute or (role.requests_per_minute if role else 0) or gateway.requests_per_minute
+    # Never more than the limit by all together, save that each admits at least one.
+    share = max(1, limit // gateway.replicas) if limit else 0
+    return replace(key, role_allowed=role.allowed if role else None, requests_per_minute=share)
 
 
 def compile_patterns(patterns: Iterable[str]) -> re.Pattern[str]:
@@ -176,7 +281,8 @@ def _parse_model(entry: Any) -> Model | None:
             namespace=namespace,
             deployment=deployment,
             service=service,
-            task=str(entry.get("task", "Chat")),
+            task=(task := str(entry.get("task", "Chat"))),
+            paths=_parse_paths(entry, task),
             stopped=bool(entry.get("stopped", False)),
             created=int(_timestamp(entry.get("createdAt")) or 0),
             cluster=f"{namespace}/{deployment}",
@@ -186,16 +292,60 @@ def _parse_model(entry: Any) -> Model | None:
         return None
 
 
+def _parse_paths(entry: dict[str, Any], task: str) -> frozenset[str]:
+    """Paths that this gateway knows, too; those of the task where the entry does not say."""
+    given = entry.get("paths")
+    if given is None:
+        return PATHS_BY_TASK.get(task, frozenset())
+    return frozenset(path for path in _list(entry, "paths") if isinstance(path, str) and path in ENDPOINTS)
+
+
 def _parse_key(entry: Any) -> Key | None:
     try:
         name, digest = entry["name"], entry["sha256"]
         _check(SHA256, digest)
         _check(OBJECT_NAME, name)
         patterns = compile_patterns(_list(entry, "models"))
-        return Key(name, bytes.fromhex(digest), _timestamp(entry.get("expiresAt")), patterns)
+        return Key(
+            name,
+            bytes.fromhex(digest),
+            _timestamp(entry.get("expiresAt")),
+            patterns,
+            role=str(entry.get("role") or ""),
+            requests_per_minute=_positive(entry, "requestsPerMinute", 0),
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         logger.warning("%s: a key entry is left out: %s: %s", KEYS_FIELD, type(error).__name__, error)
         return None
+
+
+def _parse_issuer(entry: Any) -> Issuer | None:
+    try:
+        return parse_issuer(entry)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        logger.warning("%s: an issuer is left out: %s: %s", ROUTES_FIELD, type(error).__name__, error)
+        return None
+
+
+def _parse_role(entry: Any) -> Role | None:
+    try:
+        name = entry["name"]
+        _check(OBJECT_NAME, name)
+        patterns = compile_patterns(_list(entry, "models"))
+        return Role(name, patterns, _positive(entry, "requestsPerMinute", 0))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        logger.warning("%s: a role is left out: %s: %s", ROUTES_FIELD, type(error).__name__, error)
+        return None
+
+
+def _positive(document: dict[str, Any], name: str, default: int) -> int:
+    """A number from 1 on; the default where it is absent. A limit that cannot be read must not become none."""
+    value = document.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} is {value!r}, not a positive number")
+    return value
 
 
 def _check(pattern: re.Pattern[str], value: str) -> None:

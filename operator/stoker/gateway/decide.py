@@ -9,28 +9,28 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote
 
 from stoker.gateway import openai_errors as errors
-from stoker.gateway.config import Key, Model, Table
+from stoker.gateway.config import Key, Model, Table, compile_patterns, with_role
+from stoker.gateway.endpoints import ENDPOINTS, Endpoint
+from stoker.gateway.multipart import BadForm, read_form_field
 from stoker.gateway.openai_errors import ApiProblem
 
-ANSWER_CLUSTER = "answer"
-LONGEST_KEY = 4096
-CACHE_ENTRIES = 20_000
+if TYPE_CHECKING:
+    from stoker.gateway.tokens import Verifier
 
-TASKS_BY_PATH = {
-    "/v1/chat/completions": frozenset({"Chat"}),
-    "/v1/completions": frozenset({"Chat", "Completion"}),
-    "/v1/embeddings": frozenset({"Embedding"}),
-}
-"""What is let through to an engine, and for which tasks. Paths are compared as they came: nothing is normalized, so a path with a
-trick in it is simply not one of these, and the engine sees exactly the path that was allowed."""
+ANSWER_CLUSTER = "answer"
+ANY_MODEL = compile_patterns(["*"])
+LONGEST_KEY = 16 << 10
+"""Of tokens, too, and those carry lists of groups."""
+IDENTITIES = 10_000
+CACHE_ENTRIES = 20_000
 
 MODELS_PATH = "/v1/models"
 MODEL_PREFIX = MODELS_PATH + "/"
-SERVED = ", ".join([*(f"POST {path}" for path in TASKS_BY_PATH), f"GET {MODELS_PATH}", f"GET {MODEL_PREFIX}MODEL"])
+SERVED = ", ".join([*(f"POST {path}" for path in ENDPOINTS), f"GET {MODELS_PATH}", f"GET {MODEL_PREFIX}MODEL"])
 
 
 @dataclass(slots=True, eq=False)
@@ -48,8 +48,16 @@ class Decision:
     requested: str = ""
     """The name that was asked for, where the relay's answer quotes it."""
     key: str = ""
-    """Name of the caller's ApiKey."""
+    """Name of the caller's ApiKey; of a token jwt: and its user."""
+    caller: str = ""
+    """Whose requests are counted together."""
+    role: str = ""
+    """Role of a token's user, for the relay, which knows keys only."""
     problem: ApiProblem | None = None
+    limit: int = 0
+    """Requests per minute that the caller may make; 0 for any number."""
+    anthropic: bool = False
+    """The problem is worded as Anthropic does."""
     wire: bytes = b""
     """What a transport made of it, kept with decisions that are used again."""
 
@@ -62,27 +70,37 @@ class Request:
     target: str
     """Path with query, exactly as the client sent it."""
     authorization: str
-    """The Authorization header; of several, nothing."""
+    """The Authorization header; of several, nothing. Where the path takes it, what came in x-api-key stands here."""
     body: bytes = b""
+    content_type: str = ""
+    """Of forms only."""
     early: bool = False
     """Asked before the body was read: say only whether it may be read."""
 
 
 def decide(table: Table, request: Request, now: float) -> Decision:
-    """Who calls, may he, and where does it go? The key comes first: without one nothing can be learned, not even which paths exist."""
+    """Who calls, may he, and where does it go?"""
+    path = request.target.partition("?")[0]
+    endpoint = ENDPOINTS.get(path)
+    decision = decide_path(table, request, path, endpoint, now)
+    if decision.problem is not None and endpoint is not None and endpoint.anthropic:
+        decision.anthropic = True
+    return decision
+
+
+def decide_path(table: Table, request: Request, path: str, endpoint: Endpoint | None, now: float) -> Decision:
+    """The key comes first: without one nothing can be learned, not even which paths exist."""
     key = find_key(table, request.authorization, now)
     if isinstance(key, ApiProblem):
         return Decision(key.code, problem=key)
-    path = request.target.partition("?")[0]
-    tasks = TASKS_BY_PATH.get(path)
-    if tasks is None:
+    if endpoint is None:
         return decide_models(table, key, request.method, path)
     if request.method != "POST":
         return refuse(key, errors.method_not_allowed(request.method, path, "POST"))
     if request.early:
         return Decision("early", key=key.name)
     try:
-        name = read_model_name(request.body)
+        name = read_form_model(request) if endpoint.multipart else read_model_name(request.body)
     except BadBody as bad:
         return refuse(key, bad.problem)
     cached: Decision | None = table.cache.get((key.digest, name, path))
@@ -106,9 +124,42 @@ def find_key(table: Table, authorization: str, now: float) -> Key | ApiProblem:
         return errors.missing_key()
     if len(secret) > LONGEST_KEY:
         return errors.wrong_key()
-    key = table.keys.get(hashlib.sha256(secret.encode("latin-1", "replace")).digest())
+    digest = hashlib.sha256(secret.encode("latin-1", "replace")).digest()
+    key = table.keys.get(digest)
+    if key is None and table.verifier is not None and secret.count(".") == 2:
+        return find_identity(table, table.verifier, secret, digest, now)
     if key is None or (key.expires_at is not None and key.expires_at <= now):
         return errors.wrong_key()
+    return key
+
+
+def find_identity(table: Table, verifier: Verifier, token: str, digest: bytes, now: float) -> Key | ApiProblem:
+    """Whom a token speaks for, as a key that lasts as long as the token."""
+    key = table.identities.get(digest)
+    if key is not None and key.expires_at is not None and key.expires_at > now:
+        return key
+    from stoker.gateway.tokens import BadToken, UnknownKey
+
+    try:
+        identity = verifier.verify(token, now)
+    except UnknownKey as error:
+        return errors.wrong_token(str(error), errors.UNKNOWN_SIGNING_KEY)
+    except BadToken as error:
+        return errors.wrong_token(str(error))
+    made = Key(
+        name=f"jwt:{identity.user}",
+        digest=digest,
+        expires_at=identity.expires_at,
+        allowed=ANY_MODEL,
+        role=identity.role,
+        caller=identity.caller,
+    )
+    key = with_role(made, table.roles, table) if identity.role else None
+    if key is None:
+        return errors.no_role(identity.role)
+    if len(table.identities) >= IDENTITIES:
+        table.identities.clear()
+    table.identities[digest] = key
     return key
 
 
@@ -117,13 +168,21 @@ def decide_route(table: Table, key: Key, name: str, path: str) -> Decision:
     model = table.by_name.get(name)
     if model is None or not table.may_use(key, model, name):
         return refuse(key, errors.model_not_found(name))
-    if model.task not in TASKS_BY_PATH[path]:
+    if path not in model.paths:
         return refuse(key, unsupported(table, key, model, name, path), model)
     if model.stopped:
         return to_relay(key, "model_stopped", model, name)
     if model.cluster not in table.ready:
         return to_relay(key, "model_not_ready", model, name)
-    return Decision("allowed", cluster=model.cluster, model=model.name, requested=name, key=key.name)
+    return Decision(
+        "allowed",
+        cluster=model.cluster,
+        model=model.name,
+        requested=name,
+        key=key.name,
+        caller=key.caller or key.name,
+        limit=key.requests_per_minute,
+    )
 
 
 def decide_models(table: Table, key: Key, method: str, path: str) -> Decision:
@@ -133,13 +192,18 @@ def decide_models(table: Table, key: Key, method: str, path: str) -> Decision:
     if method != "GET":
         return refuse(key, errors.method_not_allowed(method, path, "GET"))
     if path == MODELS_PATH:
-        return Decision("answered", cluster=ANSWER_CLUSTER, answer="models", key=key.name)
+        return Decision("answered", cluster=ANSWER_CLUSTER, answer="models", key=key.name, role=token_role(key))
     # Names may hold slashes, and clients encode them or not. Only the relay sees this path, and it goes by the name below.
     name = unquote(path[len(MODEL_PREFIX) :])
     model = table.by_name.get(name)
     if model is None or not table.may_use(key, model, name):
         return refuse(key, errors.model_not_found(name))
     return Decision("answered", cluster=ANSWER_CLUSTER, answer="model", model=model.name, requested=name, key=key.name)
+
+
+def token_role(key: Key) -> str:
+    """The role of whoever brought a token; nothing for a key."""
+    return key.role if key.caller else ""
 
 
 def to_relay(key: Key, answer: str, model: Model, name: str) -> Decision:
@@ -154,9 +218,10 @@ def refuse(key: Key, problem: ApiProblem, model: Model | None = None) -> Decisio
 
 def unsupported(table: Table, key: Key, model: Model, name: str, path: str) -> ApiProblem:
     """Says what the model is good for, and which of the caller's models would do."""
-    instead = ", ".join(known for known, tasks in TASKS_BY_PATH.items() if model.task in tasks) or "no path"
-    others = [other for other, which in table.visible(key) if which.task in TASKS_BY_PATH[path]][:5]
-    return errors.unsupported_endpoint(name, model.task, path, instead, " or ".join(map(errors.quote, others)))
+    instead = ", ".join(known for known in ENDPOINTS if known in model.paths) or "no path"
+    others = [other for other, which in table.visible(key) if path in which.paths][:5]
+    use = " or ".join(map(errors.quote, others))
+    return errors.unsupported_endpoint(name, model.task, path, instead, use, ENDPOINTS[path].needs)
 
 
 class BadBody(Exception):
@@ -199,6 +264,19 @@ def read_model_name(body: bytes) -> str:
         _bad("You must provide a `model`; GET /v1/models lists yours.", "missing_model", "model")
     if not isinstance(name, str):
         _bad("`model` must be a string.", "invalid_model", "model")
+    return name
+
+
+def read_form_model(request: Request) -> str:
+    """The `model` of a form."""
+    try:
+        name = read_form_field(request.content_type, request.body, "model")
+    except BadForm as bad:
+        _bad(f"The request body is not a form that can be routed: {bad}.", "invalid_body")
+    if name is None:
+        _bad(
+            "You must provide a `model`, as a field of the form; GET /v1/models lists yours.", "missing_model", "model"
+        )
     return name
 
 

@@ -24,6 +24,7 @@ ROUTES_NAME = "gateway"
 STAT_PREFIX = "gw"
 EARLY_FILTER = "stoker.early"
 POLICY_FILTER = "stoker.policy"
+CORS_FILTER = "envoy.filters.http.cors"
 POLICY_CLUSTER = "policy"
 
 EARLY_FROM_BYTES = 64 << 10
@@ -35,6 +36,10 @@ UPSTREAM_IDLE = "3s"
 POLICY_TIMEOUT = "5s"
 NOT_FOR_ENGINES = [
     "authorization",
+    "x-api-key",
+    "proxy-authorization",
+    # llama.cpp goes on generating for a conversation whose client has left.
+    "x-conversation-id",
     "x-gw-cluster",
     "x-gw-key",
     "x-gw-model",
@@ -64,6 +69,9 @@ def build_listeners(settings: Settings) -> Document:
         "codec_type": "AUTO",
         "rds": {"route_config_name": ROUTES_NAME, "config_source": _from_file(settings.xds / "rds.json")},
         "http_filters": [
+            # Off, and free of cost, where no origins are configured: routes switch it on. In front of the policy, for a browser asks
+            # before it sends a key.
+            {**_extension(CORS_FILTER, "filters.http.cors.v3.Cors"), "disabled": True},
             _policy_filter(EARLY_FILTER, settings, early=True),
             _policy_filter(POLICY_FILTER, settings, early=False),
             _extension("envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True),
@@ -124,7 +132,7 @@ def build_listeners(settings: Settings) -> Document:
     return {"resources": [listener]}
 
 
-def build_routes(max_request_bytes: int) -> Document:
+def build_routes(max_request_bytes: int, origins: Iterable[str] = ()) -> Document:
     """Requests that the policy has sent somewhere, and before them the ones it has not seen yet.
 
     A request matches twice: first without x-gw-cluster, which decides how the policy is asked; after its answer with it. One that
@@ -153,7 +161,7 @@ def build_routes(max_request_bytes: int) -> Document:
         {
             "match": {"prefix": "/", "headers": [_header("x-gw-cluster", string_match={"exact": ANSWER_CLUSTER})]},
             "route": relay,
-            "request_headers_to_remove": ["authorization"],
+            "request_headers_to_remove": ["authorization", "x-api-key"],
         },
         {
             "match": {"prefix": "/", "headers": [_header("x-gw-cluster", present_match=True)]},
@@ -181,7 +189,7 @@ def build_routes(max_request_bytes: int) -> Document:
         },
         {"match": {"prefix": "/"}, "route": relay},
     ]
-    host = {
+    host: Document = {
         "name": "all",
         "domains": ["*"],
         "routes": routes,
@@ -189,6 +197,8 @@ def build_routes(max_request_bytes: int) -> Document:
             POLICY_FILTER: _per_route(check_settings={"with_request_body": {"max_request_bytes": max_request_bytes}})
         },
     }
+    if allowed := [_origin(origin) for origin in origins]:
+        host["typed_per_filter_config"][CORS_FILTER] = _cors(allowed)
     return {"resources": [{"@type": API + "route.v3.RouteConfiguration", "name": ROUTES_NAME, "virtual_hosts": [host]}]}
 
 
@@ -290,12 +300,18 @@ def _policy_filter(name: str, settings: Settings, *, early: bool) -> Document:
             "authorization_response": {
                 "allowed_upstream_headers": {"patterns": [{"prefix": "x-gw-"}]},
                 "allowed_client_headers": {
-                    "patterns": [{"exact": header} for header in ("allow", "retry-after", "www-authenticate")]
+                    "patterns": [
+                        *({"exact": header} for header in ("allow", "retry-after", "www-authenticate")),
+                        {"prefix": "x-ratelimit-"},
+                    ]
                 },
+                "allowed_client_headers_on_success": {"patterns": [{"prefix": "x-ratelimit-"}]},
                 "dynamic_metadata_from_headers": {"patterns": [{"prefix": "x-gw-"}]},
             },
         },
-        "allowed_headers": {"patterns": [{"exact": "authorization"}]},
+        "allowed_headers": {
+            "patterns": [{"exact": header} for header in ("authorization", "x-api-key", "content-type")]
+        },
         "failure_mode_allow": False,
         "status_on_error": {"code": "ServiceUnavailable"},
     }
@@ -303,6 +319,25 @@ def _policy_filter(name: str, settings: Settings, *, early: bool) -> Document:
         config["with_request_body"] = {"max_request_bytes": 1 << 20}
         config["clear_route_cache"] = True
     return _extension(name, "filters.http.ext_authz.v3.ExtAuthz", **config)
+
+
+def _cors(allowed: list[Document]) -> Document:
+    """Pages of these origins may call and read what an API client needs; no cookies, for none are looked at."""
+    return {
+        "@type": EXTENSION + "filters.http.cors.v3.CorsPolicy",
+        "allow_origin_string_match": allowed,
+        "allow_methods": "GET, POST",
+        # A browser does not take * for Authorization. The others are what the clients' libraries add.
+        "allow_headers": "authorization, *",
+        "expose_headers": "x-request-id, retry-after, *",
+        "max_age": "600",
+        # Every other preflight, and one for a page from elsewhere, goes to the policy, which refuses it like any call without a key.
+        "forward_not_matching_preflights": True,
+    }
+
+
+def _origin(origin: str) -> Document:
+    return {"safe_regex": {"regex": ".*"}} if origin == "*" else {"exact": origin}
 
 
 def _access_log() -> Document:

@@ -1,4 +1,4 @@
-"""Errors as OpenAI words them: clients raise their typed exceptions from status, type and code."""
+"""Errors as OpenAI words them, and for its paths as Anthropic does: clients raise their typed exceptions from status, type and code."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ from dataclasses import dataclass
 INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"
 LONGEST_QUOTE = 128
+ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +37,17 @@ class ApiProblem:
         """OpenAI's error object."""
         return json.dumps(error_object(self.message, self.type, self.code, self.param), separators=(",", ":")).encode()
 
+    @property
+    def anthropic_body(self) -> bytes:
+        """The same in Anthropic's words."""
+        return json.dumps(anthropic_error_object(self.message, self.status), separators=(",", ":")).encode()
+
+
+def anthropic_error_object(message: str, status: int) -> dict[str, object]:
+    """The shape that Anthropic's clients know."""
+    kind = ANTHROPIC_TYPES.get(status) or ("api_error" if status >= 500 else INVALID_REQUEST)
+    return {"type": "error", "error": {"type": kind, "message": message}}
+
 
 def error_object(message: str, kind: str, code: str, param: str | None = None) -> dict[str, dict[str, str | None]]:
     """The shape every OpenAI client knows."""
@@ -42,7 +64,8 @@ def missing_key() -> ApiProblem:
     return ApiProblem(
         401,
         "invalid_api_key",
-        "You did not provide an API key. Send it in the header 'Authorization: Bearer YOUR_KEY'; "
+        "You did not provide an API key. Send it in the header 'Authorization: Bearer YOUR_KEY' "
+        "(to /v1/messages also in 'x-api-key: YOUR_KEY'); "
         "whoever runs this gateway gives you one (an ApiKey object, its Secret holds the key).",
         headers=(("www-authenticate", 'Bearer realm="stoker"'),),
     )
@@ -56,6 +79,33 @@ def wrong_key() -> ApiProblem:
         "Incorrect API key provided: it is unknown, expired or suspended. Ask whoever runs this gateway "
         "(kubectl get apikeys shows which keys are let in).",
         headers=(("www-authenticate", 'Bearer realm="stoker", error="invalid_token"'),),
+    )
+
+
+UNKNOWN_SIGNING_KEY = "unknown_signing_key"
+
+
+def wrong_token(why: str, code: str = "invalid_token") -> ApiProblem:
+    """A JSON Web Token that is not good."""
+    return ApiProblem(
+        401,
+        code,
+        f"Your token is not accepted: {why}. Get a new one from your identity provider, or use an API key.",
+        headers=(("www-authenticate", 'Bearer realm="stoker", error="invalid_token"'),),
+    )
+
+
+def no_role(role: str) -> ApiProblem:
+    """A good token of somebody who has no business here."""
+    why = (
+        f"its role {quote(role)} is not one of this gateway's"
+        if role
+        else "none of its roles or groups has a role here"
+    )
+    return ApiProblem(
+        403,
+        "no_role",
+        f"Your token is good, but {why}. Whoever runs the gateway maps them in spec.auth.jwt[].roleMap.",
     )
 
 
@@ -89,14 +139,26 @@ def model_not_found(name: str) -> ApiProblem:
     )
 
 
-def unsupported_endpoint(name: str, task: str, path: str, instead: str, others: str) -> ApiProblem:
+def unsupported_endpoint(name: str, task: str, path: str, instead: str, others: str, needs: str) -> ApiProblem:
     """The model is there, but not for this path."""
-    hint = f" For {path} use {others}." if others else f" No model of yours serves {path}."
+    hint = f" For {path} use {others}." if others else f" No model of yours serves {path}: it takes {needs}."
     return ApiProblem(
         404,
         "unsupported_endpoint",
         f"The model {quote(name)} (task {task}) does not serve {path}; it serves {instead}.{hint}",
         param="model",
+    )
+
+
+def rate_limited(limit: int, retry_after: int, headers: tuple[tuple[str, str], ...]) -> ApiProblem:
+    """More requests in a minute than the caller may make."""
+    return ApiProblem(
+        429,
+        "rate_limit_exceeded",
+        f"Rate limit reached: you may make {limit} requests per minute at this replica of the gateway. "
+        f"Try again in {retry_after} s, or ask whoever runs the gateway for a higher limit.",
+        "requests",
+        headers=(("retry-after", str(retry_after)), *headers),
     )
 
 

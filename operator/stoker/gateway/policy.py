@@ -13,12 +13,18 @@ import os
 import socket
 import time
 from collections import deque
+from collections.abc import Callable, Iterable
 from typing import cast
 
 import uvloop
 
+from stoker.gateway import admin
+from stoker.gateway.admin import NotAnswering
 from stoker.gateway.decide import Decision, Request, decide
+from stoker.gateway.endpoints import ANTHROPIC_PREFIX, speaks_anthropic
+from stoker.gateway.limits import RequestLimits
 from stoker.gateway.metrics import DecisionMetrics
+from stoker.gateway.openai_errors import UNKNOWN_SIGNING_KEY, rate_limited
 from stoker.gateway.probes import ProbeServer
 from stoker.gateway.processes import prepare_process, until_told
 from stoker.gateway.settings import Settings
@@ -32,9 +38,11 @@ STATUS_LINES = {
         200: "OK",
         400: "Bad Request",
         401: "Unauthorized",
+        403: "Forbidden",
         404: "Not Found",
         405: "Method Not Allowed",
         413: "Content Too Large",
+        429: "Too Many Requests",
         503: "Service Unavailable",
     }.items()
 }
@@ -42,15 +50,24 @@ NO_CONFIGURATION = STATUS_LINES[503] + b"content-length: 0\r\n\r\n"
 NOT_HTTP = STATUS_LINES[400] + b"content-length: 0\r\nconnection: close\r\n\r\n"
 LARGEST_HEAD = 1 << 20
 LARGE_BODY = 1 << 20
+FORMS_PREFIX = "/v1/audio/"
+AUTHORIZATION = b"\r\nauthorization:"
+API_KEY = b"\r\nx-api-key:"
+CONTENT_TYPE = b"\r\ncontent-type:"
 EARLY = b"\r\nx-gw-stage: early"
 
 
 class Policy:
     """The present table and what was counted with it."""
 
-    def __init__(self, reader: StateReader, metrics: DecisionMetrics) -> None:
+    def __init__(
+        self, reader: StateReader, metrics: DecisionMetrics, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.reader = reader
         self.metrics = metrics
+        self.limits = RequestLimits(clock)
+        self.on_unknown_key: Callable[[], None] = lambda: None
+        """Called when a token names a key that is in no set."""
 
     def reload(self) -> None:
         """Take over a changed configuration."""
@@ -78,8 +95,28 @@ class Policy:
         wire = decision.wire
         if not wire:
             wire = decision.wire = render(decision)
+        if decision.reason == UNKNOWN_SIGNING_KEY:
+            self.on_unknown_key()
+        if decision.limit:
+            decision, wire = self._within_limit(decision, wire, request)
         self.metrics.count(decision.reason, decision.model, time.perf_counter() - began)
         return wire
+
+    def _within_limit(self, decision: Decision, wire: bytes, request: Request) -> tuple[Decision, bytes]:
+        """An allowed request counts, and its answer tells what is left; or it is refused, and does not count."""
+        admission = self.limits.admit(decision.caller, decision.limit)
+        if admission.admitted:
+            # The head ends with an empty line; what is new goes in front of it.
+            return decision, wire[:-2] + _lines(admission.headers) + b"\r\n"
+        problem = rate_limited(admission.limit, admission.retry_after, admission.headers)
+        refused = Decision(
+            problem.code,
+            problem=problem,
+            key=decision.key,
+            model=decision.model,
+            anthropic=speaks_anthropic(request.target.partition("?")[0]),
+        )
+        return refused, render(refused)
 
 
 def parse_request(head: bytes, body: bytes) -> Request | None:
@@ -87,7 +124,14 @@ def parse_request(head: bytes, body: bytes) -> Request | None:
     parts = head[: head.find(b"\r\n")].split(b" ")
     if len(parts) != 3:
         return None
-    return Request(parts[0].decode("latin-1"), parts[1].decode("latin-1"), _authorization(head), body, EARLY in head)
+    target = parts[1].decode("latin-1")
+    authorization = _header(head, AUTHORIZATION)
+    if authorization is None and target.startswith(ANTHROPIC_PREFIX):
+        # Anthropic's clients send the key like this; only on their own paths, so that each path has one way in.
+        key = _header(head, API_KEY)
+        authorization = f"Bearer {key}" if key else None
+    form = (_header(head, CONTENT_TYPE) or "") if target.startswith(FORMS_PREFIX) else ""
+    return Request(parts[0].decode("latin-1"), target, authorization or "", body, form, EARLY in head)
 
 
 def render(decision: Decision) -> bytes:
@@ -103,23 +147,49 @@ def render(decision: Decision) -> bytes:
             headers.append(("x-gw-cluster", decision.cluster))
         if decision.answer:
             headers += [("x-gw-answer", decision.answer), ("x-gw-requested", decision.requested)]
+        if decision.role:
+            headers.append(("x-gw-role", decision.role))
         return STATUS_LINES[200] + _lines(headers) + b"content-length: 0\r\n\r\n"
-    body = problem.body
+    body = problem.anthropic_body if decision.anthropic else problem.body
     headers += [("content-type", "application/json"), *problem.headers]
     return STATUS_LINES[problem.status] + _lines(headers) + b"content-length: %d\r\n\r\n%b" % (len(body), body)
 
 
-def _lines(headers: list[tuple[str, str]]) -> bytes:
+def _lines(headers: Iterable[tuple[str, str]]) -> bytes:
     return "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
 
 
-def _authorization(head: bytes) -> str:
-    """The one Authorization header; of several, none: what they mean together is anybody's guess."""
-    start = head.find(b"\r\nauthorization:")
-    if start < 0 or head.find(b"\r\nauthorization:", start + 1) >= 0:
+def _header(head: bytes, line: bytes) -> str | None:
+    """The one header of this name, None where there is none; of several, nothing: what they mean together is anybody's guess."""
+    start = head.find(line)
+    if start < 0:
+        return None
+    if head.find(line, start + 1) >= 0:
         return ""
     end = head.find(b"\r\n", start + 2)
-    return head[start + 16 : end if end >= 0 else None].strip().decode("latin-1")
+    return head[start + len(line) : end if end >= 0 else None].strip().decode("latin-1")
+
+
+class KeyRequest:
+    """Asks the relay for new key sets, now and then at most: a stranger can make up as many unknown keys as he likes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._socket = settings.answer_socket
+        self._asked_at = float("-inf")
+        self._task: asyncio.Task[None] | None = None
+
+    def ask(self) -> None:
+        """Without waiting for it; the relay has an interval of its own."""
+        now = time.monotonic()
+        if now - self._asked_at >= 1.0:
+            self._asked_at = now
+            self._task = asyncio.get_running_loop().create_task(self._ask())
+
+    async def _ask(self) -> None:
+        try:
+            await admin.call(self._socket, "GET", "/", headers="x-gw-answer: refresh-keys\r\n", seconds=2.0)
+        except NotAnswering as error:
+            logger.warning("new keys of issuers cannot be asked for: %s", error)
 
 
 class LargeBodies:
@@ -240,6 +310,7 @@ async def serve(settings: Settings, policy_socket: socket.socket, http_socket: s
 
     loop.add_reader(changes, on_change)
     probes = ProbeServer(settings, policy.reader, metrics)
+    policy.on_unknown_key = KeyRequest(settings).ask
     large = LargeBodies()
     server = await loop.create_unix_server(lambda: PolicyProtocol(policy, large), sock=policy_socket, backlog=4096)
     async with server, await probes.start(http_socket):

@@ -110,7 +110,9 @@ class Publisher:
             path = envoy.endpoints_file(self._settings, cluster)
             if cluster in addresses or not path.exists():
                 changed |= self._write(path, envoy.build_endpoints(cluster, addresses.get(cluster, ())))
-        changed |= self._write(xds / "rds.json", envoy.build_routes(self._routes.max_request_bytes))
+        changed |= self._write(
+            xds / "rds.json", envoy.build_routes(self._routes.max_request_bytes, self._routes.origins)
+        )
         changed |= self._write(xds / "lds.json", envoy.build_listeners(self._settings))
         changed |= self._write(self._settings.bootstrap, envoy.build_bootstrap(self._settings))
         grown = self._clusters | clusters

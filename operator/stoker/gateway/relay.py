@@ -14,11 +14,14 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Callable
 
 import uvloop
 
 from stoker.gateway import openai_errors as errors
-from stoker.gateway.config import Model, Table
+from stoker.gateway.config import Key, Model, Table
+from stoker.gateway.endpoints import speaks_anthropic
+from stoker.gateway.key_sets import KeySets
 from stoker.gateway.openai_errors import ApiProblem
 from stoker.gateway.processes import prepare_process, until_told
 from stoker.gateway.publish import Publisher
@@ -35,9 +38,12 @@ PROBLEMS = {"model_stopped": errors.model_stopped, "model_not_ready": errors.mod
 class Answers:
     """Words the answers, from the same files the policy decides by."""
 
-    def __init__(self, reader: StateReader, publisher: Publisher) -> None:
+    def __init__(
+        self, reader: StateReader, publisher: Publisher, refresh_keys: Callable[[], None] = lambda: None
+    ) -> None:
         self._reader = reader
         self._publisher = publisher
+        self._refresh_keys = refresh_keys
 
     async def handle(self, request: WebRequest) -> WebResponse:
         """One request, decided by the policy already."""
@@ -46,10 +52,15 @@ class Answers:
         table = self._reader.table
         if answer == "metrics":
             return WebResponse(200, self._metrics(), TEXT)
+        if answer == "refresh-keys":
+            self._refresh_keys()
+            return WebResponse(200, b"", TEXT)
         if answer in PROBLEMS:
-            return problem(PROBLEMS[answer](name))
+            anthropic = speaks_anthropic(request.target.partition("?")[0])
+            return problem(PROBLEMS[answer](name), anthropic=anthropic)
         if answer == "models" and table is not None:
-            return as_json({"object": "list", "data": listed(table, request.headers.get("x-gw-key", ""))})
+            names = listed(table, request.headers.get("x-gw-key", ""), request.headers.get("x-gw-role", ""))
+            return as_json({"object": "list", "data": names})
         if answer == "model" and table is not None:
             model = table.by_name.get(name)
             return problem(errors.model_not_found(name)) if model is None else as_json(describe(name, model))
@@ -69,9 +80,13 @@ class Answers:
         return "\n".join(lines).encode() + b"\n"
 
 
-def listed(table: Table, key_name: str) -> list[dict[str, object]]:
-    """What a key may use. Of a rotated key both hashes may be good, and both say the same."""
-    keys = table.keys_by_name.get(key_name, ())
+def listed(table: Table, key_name: str, role_name: str = "") -> list[dict[str, object]]:
+    """What a key may use, or a role of somebody with a token. Of a rotated key both hashes may be good, and both say the same."""
+    if role_name:
+        role = table.roles.get(role_name)
+        keys: tuple[Key, ...] = (Key(key_name, b"", None, role.allowed),) if role else ()
+    else:
+        keys = table.keys_by_name.get(key_name, ())
     return [describe(name, model) for name, model in table.visible(keys[0])] if keys else []
 
 
@@ -85,9 +100,9 @@ def as_json(document: object) -> WebResponse:
     return WebResponse(200, json.dumps(document, separators=(",", ":")).encode())
 
 
-def problem(what: ApiProblem) -> WebResponse:
+def problem(what: ApiProblem, *, anthropic: bool = False) -> WebResponse:
     """A refusal."""
-    return WebResponse(what.status, what.body, headers=what.headers)
+    return WebResponse(what.status, what.anthropic_body if anthropic else what.body, headers=what.headers)
 
 
 async def serve(settings: Settings, answer_socket: socket.socket, changes: int) -> None:
@@ -101,20 +116,34 @@ async def serve(settings: Settings, answer_socket: socket.socket, changes: int) 
         with contextlib.suppress(BlockingIOError):
             os.write(changes, b"c")
 
-    publisher = Publisher(settings, on_change)
-    answers = Answers(reader, publisher)
+    def issuer_addresses() -> list[str]:
+        routes = publisher.routes
+        return [issuer.jwks_uri for issuer in routes.issuers if issuer.jwks_uri] if routes else []
+
+    key_sets = KeySets(settings, issuer_addresses, on_change)
+
+    def on_publish() -> None:
+        on_change()
+        key_sets.look()
+
+    publisher = Publisher(settings, on_publish)
+    answers = Answers(reader, publisher, key_sets.refresh)
     server = await asyncio.get_running_loop().create_unix_server(
         protocol_factory(answers.handle), sock=answer_socket, backlog=4096
     )
     async with server:
-        following = asyncio.create_task(follow_cluster(settings, publisher))
+        following = [
+            asyncio.create_task(follow_cluster(settings, publisher)),
+            asyncio.create_task(key_sets.run()),
+        ]
         told = asyncio.create_task(until_told())
-        await asyncio.wait((following, told), return_when=asyncio.FIRST_COMPLETED)
-        if following.done():
-            # A bug: the process ends with it, and the supervisor starts the next one.
-            following.result()
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        await asyncio.wait((*following, told), return_when=asyncio.FIRST_COMPLETED)
+        for task in following:
+            if task.done():
+                # A bug: the process ends with it, and the supervisor starts the next one.
+                task.result()
+            task.cancel()
+        await asyncio.gather(*following, return_exceptions=True)
 
 
 def main() -> int:

@@ -16,6 +16,7 @@ from stoker.gateway.config import (
     Routes,
     Table,
     build_table,
+    parse_key_sets,
     parse_keys,
     parse_ready,
     parse_routes,
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 ROUTES_FILE = "routes.json"
 KEYS_FILE = "keys.json"
 READY_FILE = "ready.json"
+KEY_SETS_FILE = "key_sets.json"
+"""Public keys of issuers, by address; not there where no tokens are let in."""
 
 
 def write_file(path: Path, content: bytes, *, mode: int = 0o600) -> bool:
@@ -56,6 +59,7 @@ class StateReader:
         self._routes: Routes | None = None
         self._keys: tuple[Key, ...] | None = None
         self._ready: frozenset[str] = frozenset()
+        self._key_sets: dict[str, object] = {}
         self.table: Table | None = None
         """None until the first configuration is there: then nothing is let in."""
         self.generation = 0
@@ -63,10 +67,10 @@ class StateReader:
 
     def load(self) -> bool:
         """Take over what changed; whether anything did. A file that makes no sense leaves the old configuration in force."""
-        changed = [name for name in (ROUTES_FILE, KEYS_FILE, READY_FILE) if self._take(name)]
+        changed = [name for name in (ROUTES_FILE, KEYS_FILE, READY_FILE, KEY_SETS_FILE) if self._take(name)]
         if not changed or self._routes is None or self._keys is None:
             return False
-        self.table = build_table(self._routes, self._keys, self._ready)
+        self.table = build_table(self._routes, self._keys, self._ready, self._key_sets)
         self.generation += 1
         return True
 
@@ -83,6 +87,8 @@ class StateReader:
                 self._routes = parse_routes(text)
             elif name == KEYS_FILE:
                 self._keys = parse_keys(text)
+            elif name == KEY_SETS_FILE:
+                self._key_sets = parse_key_sets(text)
             else:
                 self._ready = parse_ready(text)
         except ConfigRejected as error:

@@ -17,6 +17,11 @@ _SPLIT_NAME = re.compile(r"(?P<stem>.+)-(?P<part>[0-9]{5})-of-(?P<parts>[0-9]{5}
 _CLAIM_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _FORBIDDEN_IN_NAMES = re.compile(r"[\x00-\x1f\x7f/\\]")
 
+_REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+_LIBRARY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*){0,2}(:[A-Za-z0-9._-]+)?")
+_SINGLE_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".zip", ".tar", ".gz")
+
+_SCHEMES = "it must start with https://, http://, hf://, ollama://, pvc:// or file://"
 _USE_HTTPS = "use https://huggingface.co/ORG/REPO/resolve/main/FILE.gguf, or pvc:// or file:// for weights that are in the cluster"
 
 
@@ -24,18 +29,35 @@ def parse_source(source: ModelSource) -> ParsedSource:
     """Take a source apart; what cannot be served is refused here, before any pod exists."""
     scheme, separator, rest = source.uri.partition("://")
     if not separator:
-        raise _invalid(source.uri, "has no scheme: it must start with https://, http://, pvc:// or file://")
+        raise _invalid(source.uri, f"has no scheme: {_SCHEMES}")
+    if scheme != "hf" and source.revision:
+        raise _invalid(source.uri, "has no revisions, so source.revision cannot be used: remove it")
     if scheme in ("http", "https"):
         return _parse_url(source)
     if scheme == "hf":
-        raise _invalid(source.uri, f"uses hf://, which is not supported yet: use {_hugging_face_url(rest)}")
-    if scheme not in ("file", "pvc"):
-        raise _invalid(source.uri, f"uses {scheme}://, which is not supported yet: {_USE_HTTPS}")
+        return _parse_repository(source, rest)
+    if scheme not in ("file", "pvc", "ollama"):
+        raise _invalid(source.uri, f"uses {scheme}://, which is not supported: {_SCHEMES}")
     if source.sha256 or source.secret_ref:
         raise _invalid(
-            source.uri, "is not downloaded, so source.sha256 and source.secretRef cannot be used: remove them"
+            source.uri,
+            "is not downloaded by Stoker, so source.sha256 and source.secretRef cannot be used: remove them",
         )
+    if scheme == "ollama":
+        return _parse_library(source.uri, rest)
     return _parse_file(source.uri, rest) if scheme == "file" else _parse_claim(source.uri, rest)
+
+
+def parse_adapter(uri: str) -> ParsedSource:
+    """The source of an adapter: a repository on Hugging Face, or a folder of a claim."""
+    scheme, _, rest = uri.partition("://")
+    if scheme == "hf" and _REPOSITORY.fullmatch(rest):
+        return ParsedSource(scheme="hf", uri=uri, files=(), digest="", shape="Repository", reference=rest)
+    if scheme == "pvc":
+        parsed = _parse_claim(uri, rest)
+        if parsed.shape == "Folder":
+            return parsed
+    raise Stalled("InvalidSource", f"the uri of an adapter, {uri}, must read hf://ORG/REPO or pvc://CLAIM/FOLDER")
 
 
 def file_urls(source: ParsedSource) -> tuple[str, ...]:
@@ -50,6 +72,41 @@ def file_urls(source: ParsedSource) -> tuple[str, ...]:
         renamed = segment[: -len(suffix)] + name[-len(suffix) :] if segment.endswith(suffix) else quote(name)
         urls.append(url._replace(path=f"{folder}/{renamed}").geturl())
     return tuple(urls)
+
+
+def _parse_repository(source: ModelSource, rest: str) -> ParsedSource:
+    """One GGUF file of a repository is fetched like any file; a whole repository is left to the engine."""
+    parts = rest.rstrip("/").split("/")
+    repository = "/".join(parts[:2])
+    if not _REPOSITORY.fullmatch(repository) or any(part in ("", ".", "..") for part in parts):
+        raise _invalid(source.uri, "must read hf://ORG/REPO or hf://ORG/REPO/FILE.gguf")
+    if len(parts) > 2:
+        address = f"https://huggingface.co/{repository}/resolve/{quote(source.revision or 'main', safe='')}"
+        url = "/".join([address, *parts[2:]])
+        try:
+            return _parse_url(source.model_copy(update={"uri": url}))
+        except Stalled as error:
+            raise Stalled(error.reason, error.message.replace(url, source.uri)) from error
+    if source.sha256:
+        raise _invalid(
+            source.uri,
+            "is fetched by the engine, which checks no sums of yours: remove source.sha256, or name one file",
+        )
+    return ParsedSource(
+        scheme="hf",
+        uri=source.uri,
+        files=(),
+        digest="",
+        shape="Repository",
+        reference=repository,
+        revision=source.revision or "",
+    )
+
+
+def _parse_library(uri: str, rest: str) -> ParsedSource:
+    if not _LIBRARY_NAME.fullmatch(rest):
+        raise _invalid(uri, "must read ollama://NAME or ollama://NAME:TAG")
+    return ParsedSource(scheme="ollama", uri=uri, files=(), digest="", shape="Library", reference=rest)
 
 
 def _parse_url(source: ModelSource) -> ParsedSource:
@@ -84,8 +141,11 @@ def _parse_url(source: ModelSource) -> ParsedSource:
 
 def _parse_file(uri: str, rest: str) -> ParsedSource:
     if not rest.startswith("/"):
-        raise _invalid(uri, "must read file:///PATH/ON/THE/NODE/FILE.gguf, with three slashes")
-    folder, name = _split_path(uri, rest)
+        raise _invalid(uri, "must read file:///PATH/ON/THE/NODE, with three slashes")
+    folder, name = _split_path(uri, rest.rstrip("/"))
+    if _is_folder(uri, name):
+        path = f"{folder.rstrip('/')}/{name}"
+        return ParsedSource(scheme="file", uri=uri, files=(), digest="", path=path, shape="Folder")
     if folder == "/":
         raise _invalid(
             uri, "lies in the node's root directory, which is never mounted: move the file into a directory of its own"
@@ -96,10 +156,11 @@ def _parse_file(uri: str, rest: str) -> ParsedSource:
 def _parse_claim(uri: str, rest: str) -> ParsedSource:
     claim, slash, path = rest.partition("/")
     if not slash or not path or len(claim) > 253 or not _CLAIM_NAME.fullmatch(claim):
-        raise _invalid(
-            uri, "must read pvc://CLAIM/PATH/FILE.gguf, with the name of a PersistentVolumeClaim in this namespace"
-        )
-    folder, name = _split_path(uri, "/" + path)
+        raise _invalid(uri, "must read pvc://CLAIM/PATH, with the name of a PersistentVolumeClaim in this namespace")
+    folder, name = _split_path(uri, "/" + path.rstrip("/"))
+    if _is_folder(uri, name):
+        path = f"{folder}/{name}".strip("/")
+        return ParsedSource(scheme="pvc", uri=uri, files=(), digest="", claim=claim, path=path, shape="Folder")
     return ParsedSource(scheme="pvc", uri=uri, files=_files(uri, name), digest="", claim=claim, path=folder.strip("/"))
 
 
@@ -114,6 +175,14 @@ def _split_path(uri: str, raw: str) -> tuple[str, str]:
                 uri, "must be a plain path: no empty parts, no . or .., no control characters or backslashes"
             )
     return "/" + "/".join(segments[:-1]), segments[-1]
+
+
+def _is_folder(uri: str, name: str) -> bool:
+    """Weights in the cluster are one GGUF file or a folder; part of a folder by itself is a slip."""
+    if name.lower().endswith(_SINGLE_WEIGHTS):
+        folder = uri.rpartition("/")[0]
+        raise _invalid(uri, f"names one file of a model that is a folder: name the folder, {folder}")
+    return not name.lower().endswith(".gguf")
 
 
 def _files(uri: str, name: str) -> tuple[str, ...]:
@@ -136,15 +205,6 @@ def _files(uri: str, name: str) -> tuple[str, ...]:
             uri, f"is part {part} of a split model: name the first part, {first}; the others are found by it"
         )
     return tuple(f"{split['stem']}-{number:05d}-of-{split['parts']}.gguf" for number in range(1, parts + 1))
-
-
-def _hugging_face_url(rest: str) -> str:
-    parts = [part for part in rest.split("/") if part]
-    if len(parts) >= 3 and parts[-1].lower().endswith(".gguf"):
-        return f"https://huggingface.co/{parts[0]}/{parts[1]}/resolve/main/{'/'.join(parts[2:])}"
-    if len(parts) == 2:
-        return f"https://huggingface.co/{parts[0]}/{parts[1]}/resolve/main/FILE.gguf"
-    return "https://huggingface.co/ORG/REPO/resolve/main/FILE.gguf"
 
 
 def _common_prefix(one: str, other: str) -> int:

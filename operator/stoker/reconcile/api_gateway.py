@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import secrets
+from dataclasses import replace
+from datetime import datetime
 
-from stoker.api import ApiGateway
-from stoker.api.names import admin_key_name, keys_secret_name, routes_secret_name
+from stoker.api import ApiGateway, ApiKey, ModelDeployment
+from stoker.api.names import JWT_SECRET_FIELD, admin_key_name, keys_secret_name, routes_secret_name
 from stoker.api.observed import ObservedWorkload
 from stoker.api.resolved import PublishedModel, ResolvedApiGateway
-from stoker.cluster.cache import OwnObject
+from stoker.cluster.cache import Cache, OwnObject
 from stoker.cluster.observe import observe_deployment
 from stoker.cluster.resource_types import DEPLOYMENTS, SECRETS, SERVICES, Object
 from stoker.desired.api_gateway import build_account, build_children
 from stoker.desired.api_key import is_active, secret_name
+from stoker.desired.gateway_tokens import check_issuers
 from stoker.desired.publishing import check_gateway, published_models
 from stoker.errors import StokerError
 from stoker.reconcile.context import Context
@@ -31,21 +35,27 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
     problem: StokerError | None = None
     models: tuple[PublishedModel, ...] = ()
     keys = cache.keys_of_gateway(gateway.key)
+    workload = observe_deployment(cache.child(DEPLOYMENTS, gateway.key))
     try:
         check_gateway(gateway, context.settings)
-        models, _ = published_models(gateway, cache.models(), cache.namespace_labels)
+        published, _ = published_models(gateway, cache.models(), cache.namespace_labels)
+        models = tuple(replace(model, engine_type=_engine_type(cache, model.deployment)) for model in published)
         account = await context.children.apply(gateway, build_account(gateway))
+        jwt_secrets = await _read_jwt_secrets(context, gateway)
         resolved = ResolvedApiGateway(
             gateway=gateway,
             models=models,
             keys=tuple(keys),
             token=await _read_or_make_token(context, gateway),
             account_uid=account["metadata"]["uid"],
+            jwt_secrets=jwt_secrets,
+            ready_replicas=workload.ready_replicas if workload else 0,
         )
         children = build_children(resolved, context.settings)
         await context.children.apply_all(gateway, children)
         await context.children.prune(gateway, children)
         await _prune_key_secrets(context, gateway, children)
+        check_issuers(gateway, jwt_secrets)
     except StokerError as error:
         problem = error
     admin_key = cache.api_key((gateway.metadata.namespace, admin_key_name(gateway.metadata.name)))
@@ -57,7 +67,7 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
         ),
         models=len(models),
         ready_models=sum(_is_ready(model) for model in models),
-        keys=sum(is_active(key, now) and bool(key.spec.sha256 or key.status.keys) for key in keys),
+        keys=sum(_is_let_in(gateway, key, now) for key in keys),
         service=cache.child(SERVICES, gateway.key),
         admin_secret_name=secret_name(admin_key) if admin_key is not None and gateway.spec.auth.admin_key else None,
         problem=problem,
@@ -67,9 +77,21 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
     return retry_after(problem, at_most=RESYNC_SECONDS)
 
 
+def _engine_type(cache: Cache, deployment: ModelDeployment) -> str:
+    reference = deployment.spec.engine_ref
+    name = reference.name if reference else deployment.status.engine
+    engine = cache.engine((deployment.metadata.namespace, name)) if name else None
+    return engine.spec.type if engine else ""
+
+
 def _is_ready(model: PublishedModel) -> bool:
     status = model.deployment.status
     return not model.stopped and status.ready_replicas > 0
+
+
+def _is_let_in(gateway: ApiGateway, key: ApiKey, now: datetime) -> bool:
+    has_role = not key.spec.role or gateway.has_role(key.spec.role)
+    return is_active(key, now) and has_role and bool(key.spec.sha256 or key.status.keys)
 
 
 async def _read_or_make_token(context: Context, gateway: ApiGateway) -> str:
@@ -84,6 +106,20 @@ async def _read_or_make_token(context: Context, gateway: ApiGateway) -> str:
         # No Secret yet, or one edited by hand: it is written anew with a new token.
         pass
     return secrets.token_urlsafe(32)
+
+
+async def _read_jwt_secrets(context: Context, gateway: ApiGateway) -> dict[str, str]:
+    """Shared secrets of issuers, by the name of their Secret; they are not watched, so a new one counts at the next resync."""
+    found: dict[str, str] = {}
+    for issuer in gateway.spec.auth.jwt or ():
+        if issuer.secret_ref is None:
+            continue
+        secret = await context.client.get(SECRETS, gateway.metadata.namespace, issuer.secret_ref.name)
+        with contextlib.suppress(KeyError, ValueError):
+            found[issuer.secret_ref.name] = base64.b64decode(
+                ((secret or {}).get("data") or {})[JWT_SECRET_FIELD]
+            ).decode()
+    return found
 
 
 async def _prune_key_secrets(context: Context, gateway: ApiGateway, children: list[Object]) -> None:

@@ -67,10 +67,13 @@ async def reconcile_api_key(context: Context, own: OwnObject, api_key: ApiKey) -
         )
     except StokerError as error:
         problem = error
-    gateway = context.cache.own("ApiGateway", (api_key.metadata.namespace, api_key.spec.gateway_ref.name))
+    gateway_key = (api_key.metadata.namespace, api_key.spec.gateway_ref.name)
+    gateway = context.cache.own("ApiGateway", gateway_key)
+    readable = context.cache.gateway(gateway_key)
     new = compute_api_key_status(
         api_key,
         gateway_found=gateway is not None and gateway.metadata.deletion_timestamp is None,
+        role_found=readable is None or not api_key.spec.role or readable.has_role(api_key.spec.role),
         hashes=keys.hashes,
         prefix=keys.prefix,
         secret_name=keys.secret_name,

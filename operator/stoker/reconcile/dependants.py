@@ -49,23 +49,35 @@ def _of_model(cache: Cache, before: object, after: object) -> Iterator[Appointme
     models = [model for model in (before, after) if isinstance(model, ModelDeployment)]
     edited = len(models) < 2 or _shape(models[0]) != _shape(models[1])
     if edited:
+        yield from _engines_of(models)
         for model in models:
-            yield WorkKey("InferenceEngine", model.metadata.namespace, model.spec.engine_ref.name), COUNT_DELAY_SECONDS
             for other in cache.models_sharing_names(model):
                 if other.key != model.key:
                     yield WorkKey("ModelDeployment", *other.key), 0.0
-    elif models[0].status.conditions == models[1].status.conditions:
-        return
+    else:
+        if models[0].status.engine != models[1].status.engine:
+            yield from _engines_of(models)
+        if models[0].status.conditions == models[1].status.conditions:
+            return
     for gateway in cache.gateways():
         if any(publishes(gateway, model, cache.namespace_labels) for model in models):
             yield WorkKey("ApiGateway", *gateway.key), GATEWAY_DELAY_SECONDS if edited else COUNT_DELAY_SECONDS
+
+
+def _engines_of(models: list[ModelDeployment]) -> Iterator[Appointment]:
+    """Engines that count these models: named by the user, or chosen."""
+    for model in models:
+        name = model.spec.engine_ref.name if model.spec.engine_ref else model.status.engine
+        if name:
+            yield WorkKey("InferenceEngine", model.metadata.namespace, name), COUNT_DELAY_SECONDS
 
 
 def _of_engine(cache: Cache, before: object, after: object) -> Iterator[Appointment]:
     engines = [engine for engine in (before, after) if isinstance(engine, InferenceEngine)]
     if len(engines) == 2 and _shape(engines[0]) == _shape(engines[1]) and _ready(engines[0]) == _ready(engines[1]):
         return
-    for key in cache.models_of_engine(engines[0].key):
+    undecided = cache.models_without_engine(engines[0].metadata.namespace)
+    for key in cache.models_of_engine(engines[0].key) | undecided:
         yield WorkKey("ModelDeployment", *key), 0.0
 
 

@@ -25,7 +25,7 @@ async def reconcile_inference_engine(context: Context, own: OwnObject, engine: I
     except StokerError as error:
         problem = error
     status = compute_inference_engine_status(
-        engine, image=image, models=len(context.cache.models_of_engine(engine.key)), problem=problem, now=context.now()
+        engine, image=image, models=len(context.cache.models_on_engine(engine.key)), problem=problem, now=context.now()
     )
     await report(context, own, status)
     return retry_after(problem)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from stoker.api import ModelDeployment
-from stoker.api.observed import ObservedWorkload
+from stoker.api.inspection import ModelStatus
+from stoker.api.observed import ObservedPod, ObservedWorkload
 from stoker.api.resolved import ResolvedModelDeployment
 from stoker.cluster.cache import OwnObject
 from stoker.cluster.observe import observe_deployment
 from stoker.cluster.resource_types import DEPLOYMENTS, TYPE_BY_KIND
+from stoker.desired.choice import choose_engine
 from stoker.desired.chosen import describe_update, read_chosen
+from stoker.desired.fit import check_fit
 from stoker.desired.model_deployment import (
     Reference,
     build_children,
@@ -31,14 +35,35 @@ async def reconcile_model_deployment(context: Context, own: OwnObject, model: Mo
     problem: StokerError | None = None
     resolved: ResolvedModelDeployment | None = None
     publishers, name_taken = find_publishers(cache, model)
-    engine = cache.engine((model.metadata.namespace, model.spec.engine_ref.name))
+    pods = cache.pods_of("ModelDeployment", model.key)
     try:
         previous = read_chosen(cache.child(DEPLOYMENTS, model.key))
-        resolved = resolve_model_deployment(model, engine, settings, previous=previous, publishers=publishers)
+        if model.spec.engine_ref is not None:
+            engine, reason = cache.engine((model.metadata.namespace, model.spec.engine_ref.name)), None
+        else:
+            engine, reason = choose_engine(model, cache.engines(model.metadata.namespace), settings, previous)
+        serving = any(pod.ready for pod in pods)
+        resolved = resolve_model_deployment(
+            model,
+            engine,
+            settings,
+            previous=previous,
+            publishers=publishers,
+            engine_reason=reason,
+            reported=[found for pod in pods if (found := _described(pod)) is not None],
+            # A pod that is on its way may be replaced; all that serve shall not be.
+            serving=serving and all(pod.ready or not _described(pod) for pod in pods),
+        )
         await _check_references(context, resolved)
-        children = build_children(resolved, settings)
-        await context.children.apply_all(model, children)
-        await context.children.prune(model, children)
+        try:
+            check_fit(resolved)
+        except StokerError:
+            if serving:
+                raise
+            # A pod that waits for ever would keep its devices from others.
+            await _apply(context, replace(resolved, replicas=0))
+            raise
+        await _apply(context, resolved)
     except StokerError as error:
         problem = error
     workload = ObservedWorkload(
@@ -60,6 +85,16 @@ async def reconcile_model_deployment(context: Context, own: OwnObject, model: Mo
     )
     await report(context, own, status)
     return retry_after(problem)
+
+
+def _described(pod: ObservedPod) -> ModelStatus | None:
+    return pod.fetch.model if pod.fetch is not None else None
+
+
+async def _apply(context: Context, resolved: ResolvedModelDeployment) -> None:
+    children = build_children(resolved, context.settings)
+    await context.children.apply_all(resolved.deployment, children)
+    await context.children.prune(resolved.deployment, children)
 
 
 async def _check_references(context: Context, resolved: ResolvedModelDeployment) -> None:

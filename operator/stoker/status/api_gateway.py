@@ -38,6 +38,7 @@ def compute_api_gateway_status(
         keys=keys,
         replicas=observed.replicas if observed else 0,
         ready_replicas=observed.ready_replicas if observed else 0,
+        limit_shares=max(1, observed.ready_replicas if observed else 0),
         admin_secret_name=admin_secret_name,
         conditions=build_conditions(
             gateway.status.conditions,

@@ -15,6 +15,7 @@ def compute_api_key_status(
     api_key: ApiKey,
     *,
     gateway_found: bool,
+    role_found: bool = True,
     hashes: Iterable[KeyHash],
     prefix: str | None,
     secret_name: str | None,
@@ -24,7 +25,7 @@ def compute_api_key_status(
 ) -> ApiKeyStatus:
     """Ready means: the gateway accepts the key now."""
     kept = list(hashes)
-    verdict = _judge(api_key, problem, now, gateway_found=gateway_found, has_hash=bool(kept))
+    verdict = _judge(api_key, problem, now, gateway_found=gateway_found, role_found=role_found, has_hash=bool(kept))
     return ApiKeyStatus(
         observed_generation=api_key.metadata.generation,
         secret_ref=LocalObjectReference(name=secret_name) if secret_name else None,
@@ -38,7 +39,13 @@ def compute_api_key_status(
 
 
 def _judge(
-    api_key: ApiKey, problem: StokerError | None, now: datetime, *, gateway_found: bool, has_hash: bool
+    api_key: ApiKey,
+    problem: StokerError | None,
+    now: datetime,
+    *,
+    gateway_found: bool,
+    role_found: bool,
+    has_hash: bool,
 ) -> Verdict:
     name, spec = api_key.metadata.name, api_key.spec
     cause = cause_of(problem)
@@ -48,6 +55,13 @@ def _judge(
             "GatewayNotFound",
             f"ApiKey {name} names ApiGateway {gateway}, which does not exist in namespace {api_key.metadata.namespace}: "
             "create it, or correct spec.gatewayRef.name",
+            stalled=True,
+        )
+    if cause is None and not role_found:
+        cause = Cause(
+            "RoleNotFound",
+            f"ApiKey {name} names the role {spec.role}, which ApiGateway {spec.gateway_ref.name} does not have, and is not let in: "
+            "add it to spec.roles of the ApiGateway, or correct spec.role",
             stalled=True,
         )
     # Asked for, or foreseen: neither under way nor for somebody to mend.
@@ -67,4 +81,4 @@ def _judge(
     if cause is None:
         return Verdict(True, "Active", f"ApiGateway {spec.gateway_ref.name} accepts the key")
     # A lost Secret does not take the key away from those who have it.
-    return Verdict(has_hash and gateway_found, cause.reason, cause.message, cause)
+    return Verdict(has_hash and gateway_found and role_found, cause.reason, cause.message, cause)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 
 from stoker.api.model_deployment import DownloadStatus, ModelDeployment, ModelDeploymentStatus
 from stoker.api.names import COMPONENT, OWNER_LABELS
 from stoker.api.observed import ObservedWorkload
 from stoker.api.resolved import ResolvedModelDeployment
-from stoker.engines import ENGINES
+from stoker.engines import engine_of
 from stoker.engines.accelerators import device_resource
 from stoker.errors import StokerError
 from stoker.status.conditions import Cause, Verdict, build_conditions, cause_of
@@ -33,6 +34,7 @@ def compute_model_deployment_status(
     seen = workload or _NOTHING
     published = sorted(f"{namespace}/{name}" for namespace, name in gateways)
     verdict = _judge(deployment, resolved, seen, problem, name_taken, published=bool(published))
+    verdict = replace(verdict, extra=_fits(resolved))
     previous, observed = deployment.status, seen.deployment
     download = slowest_download(seen.pods)
     return ModelDeploymentStatus(
@@ -41,9 +43,12 @@ def compute_model_deployment_status(
         ready_replicas=observed.ready_replicas if observed else 0,
         desired_replicas=resolved.replicas if resolved else deployment.spec.replicas,
         selector=f"{COMPONENT}=engine,{OWNER_LABELS['ModelDeployment']}={deployment.metadata.name}",
-        engine=deployment.spec.engine_ref.name,
+        engine=_engine_name(deployment, resolved),
+        engine_reason=resolved.chosen.engine_reason if resolved else None,
         image=resolved.chosen.engine_image if resolved else previous.image,
         update_available=update_available,
+        model=resolved.model if resolved else previous.model,
+        fit=resolved.fit if resolved else previous.fit,
         download=DownloadStatus(
             file=download.file or None, completed_bytes=download.completed_bytes, total_bytes=download.total_bytes
         )
@@ -53,6 +58,13 @@ def compute_model_deployment_status(
         gateways=published[:64],
         conditions=build_conditions(previous.conditions, verdict, generation=deployment.metadata.generation, now=now),
     )
+
+
+def _engine_name(deployment: ModelDeployment, resolved: ResolvedModelDeployment | None) -> str | None:
+    if deployment.spec.engine_ref:
+        return deployment.spec.engine_ref.name
+    # While something is wrong the pods go on where they are.
+    return resolved.engine.metadata.name if resolved else deployment.status.engine
 
 
 def _judge(
@@ -101,6 +113,19 @@ def _describe(deployment: ModelDeployment, resolved: ResolvedModelDeployment | N
     )
 
 
+def _fits(resolved: ResolvedModelDeployment | None) -> tuple[tuple[str, bool, str, str], ...]:
+    if resolved is None or resolved.fit is None or resolved.fit.available_bytes is None:
+        return ()
+    if resolved.misfit:
+        return (("Fits", False, "DoesNotFit", resolved.misfit),)
+    words = f"{_gib(resolved.fit.required_bytes)} of {_gib(resolved.fit.available_bytes)} are needed"
+    return (("Fits", True, "EnoughMemory", words),)
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
 def _endpoint(resolved: ResolvedModelDeployment) -> str:
     namespace, name = resolved.deployment.key
-    return f"http://{name}.{namespace}.svc:{ENGINES[resolved.engine.spec.type].port}/v1"
+    return f"http://{name}.{namespace}.svc:{engine_of(resolved.engine.spec).port}/v1"

@@ -41,7 +41,7 @@ async def test_an_engine_without_metrics_is_ready_with_unknown_load_with_fake_ll
 ) -> None:
     config = make_config(fake_llama_server.port, metrics_path="", running_metric="", waiting_metric="")
     sample = await EngineClient(config).read_sample()
-    assert (sample.loaded, sample.running, sample.idle) == (True, None, False)
+    assert (sample.loaded, sample.running) == (True, None)
     assert fake_llama_server.requests == ["/health"]
 
 

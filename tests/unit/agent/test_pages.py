@@ -71,6 +71,7 @@ async def test_ready_and_load_follow_the_engine_with_fake_llama_server(
             "modelLoaded": True,
             "requestsRunning": 3,
             "requestsWaiting": 0,
+            "kvCacheUsedRatio": None,
             "promptTokensTotal": 120,
             "completionTokensTotal": 4567,
         }

@@ -60,7 +60,6 @@ async def test_the_owner_is_looked_at_when_a_download_has_moved_and_only_then(mo
     monkeypatch.setattr(progress, "read_progress", answer)
     cache = Cache(namespaces_known=True)
     cache.put(PODS, pod("a-1", fetching=True))
-    cache.put(PODS, pod("a-2"))
     enqueued: list[tuple[str, tuple[str, str]]] = []
     task = asyncio.create_task(watch_downloads(cache, lambda kind, key: enqueued.append((kind, key))))
     async with asyncio.timeout(5):

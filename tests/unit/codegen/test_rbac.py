@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from stoker.cluster.resource_types import CONFIG_MAPS, EVENTS, LEASES, OWN_TYPES, PODS, SECRETS, WATCHED_CHILD_TYPES
+from stoker.cluster.resource_types import EVENTS, LEASES, OWN_TYPES, PODS, SECRETS, WATCHED_CHILD_TYPES
 from stoker.cluster.resource_types import NAMESPACES as NAMESPACE_TYPE
 from stoker.codegen import rbac
 
@@ -63,7 +63,6 @@ def test_what_the_cluster_package_watches_and_writes_is_granted() -> None:
         assert held(rbac.NAMESPACED, own.group, f"{own.plural}/status") >= {"patch"}
     assert held(rbac.NAMESPACED, PODS.group, PODS.plural) >= set(rbac.READ)
     assert held(rbac.NAMESPACED, SECRETS.group, SECRETS.plural) >= {"get", "create", "patch", "delete"}
-    assert held(rbac.NAMESPACED, CONFIG_MAPS.group, CONFIG_MAPS.plural) == {"get"}
     assert held(rbac.NAMESPACED, EVENTS.group, EVENTS.plural) >= {"create"}
     assert held(rbac.OWN_NAMESPACE, LEASES.group, LEASES.plural) >= {"get", "create"}
     assert held(rbac.CLUSTER, NAMESPACE_TYPE.group, NAMESPACE_TYPE.plural) == set(rbac.READ)

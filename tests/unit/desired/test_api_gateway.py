@@ -111,10 +111,25 @@ def test_routes_tell_models_limits_and_where_the_keys_are(resolved, make_model) 
         "service": "smol",
         "port": 8080,
         "task": "Embedding",
+        "paths": ["/v1/embeddings"],
         "stopped": False,
         "createdAt": 1767225600,
     }
     assert second["stopped"] is True
+
+
+def test_roles_and_limits_are_told_and_built_in_roles_are_there(resolved, make_key) -> None:
+    roles = [{"name": "user", "models": ["qwen*"], "limits": {"requestsPerMinute": 5}}]
+    keys = [make_key("a", sha256="a" * 64, role="user"), make_key("b", sha256="b" * 64, role="gone"), make_key("c", sha256="c" * 64, role="admin", limits={"requestsPerMinute": 7})]  # fmt: skip
+    found = replace(resolved(keys=keys, roles=roles, limits={"requestsPerMinute": 60}), ready_replicas=2)
+    secret, routes = (content(made) for made in build_secrets(found))
+    assert routes["roles"] == [
+        {"name": "admin", "models": ["*"]},
+        {"name": "user", "models": ["qwen*"], "requestsPerMinute": 5},
+    ]
+    assert (routes["requestsPerMinute"], routes["replicas"]) == (60, 2)
+    assert [(row["name"], row["role"], row["requestsPerMinute"]) for row in secret["keys"]] == [("a", "user", None), ("c", "admin", 7)]  # fmt: skip
+    assert content(build_secrets(resolved())[-1])["replicas"] == 1, "nobody is ready yet"
 
 
 def test_keys_are_hashes_with_the_earlier_of_both_ends(resolved, make_key) -> None:
@@ -130,10 +145,11 @@ def test_keys_are_hashes_with_the_earlier_of_both_ends(resolved, make_key) -> No
     ]
     secret, _ = build_secrets(resolved(keys=keys))
     assert secret["metadata"]["name"] == "gateway-keys-0"
+    unlimited = {"role": None, "requestsPerMinute": None}
     assert content(secret)["keys"] == [
-        {"sha256": "b" * 64, "name": "made", "owner": "", "models": ["*"], "expiresAt": 1798761600},
-        {"sha256": "c" * 64, "name": "made", "owner": "", "models": ["*"], "expiresAt": 1767226200},
-        {"sha256": "a" * 64, "name": "own", "owner": "ci", "models": ["qwen*"], "expiresAt": None},
+        {"sha256": "b" * 64, "name": "made", "owner": "", "models": ["*"], **unlimited, "expiresAt": 1798761600},
+        {"sha256": "c" * 64, "name": "made", "owner": "", "models": ["*"], **unlimited, "expiresAt": 1767226200},
+        {"sha256": "a" * 64, "name": "own", "owner": "ci", "models": ["qwen*"], **unlimited, "expiresAt": None},
     ]
 
 

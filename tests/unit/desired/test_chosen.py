@@ -74,6 +74,11 @@ def test_the_engines_own_image_and_deadline_win(make_model, make_engine, setting
     assert chosen_for(make_model(), make_engine(), settings).startup_deadline_seconds == 600
 
 
+def test_an_engine_that_fetches_for_itself_has_time_for_it(make_model, make_engine, settings) -> None:
+    model = make_model(source={"uri": "hf://org/model"})
+    assert chosen_for(model, make_engine(type="VLLM"), settings).startup_deadline_seconds == 3600
+
+
 def test_an_accelerator_without_an_image_is_refused(make_engine, monkeypatch) -> None:
     from stoker.desired import chosen
     from stoker.engines import ENGINES

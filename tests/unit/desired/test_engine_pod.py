@@ -5,7 +5,8 @@ import json
 import pytest
 
 from stoker.api.resolved import OperatorSettings
-from stoker.desired.engine_pod import build_pod_template, model_path
+from stoker.desired.engine_pod import build_pod_template
+from stoker.desired.engine_request import model_path
 
 RESTRICTED = {
     "allowPrivilegeEscalation": False,
@@ -297,3 +298,100 @@ def test_a_pod_template_is_laid_over_everything_but_the_labels_that_select(
     assert container(template["spec"], "engine")["tty"] is True
     assert container(template["spec"], "engine")["image"]
     assert volume(template["spec"], "tmp")["emptyDir"] == {"sizeLimit": "1Gi"}
+
+
+VLLM = {"type": "VLLM", "accelerator": {"vendor": "NVIDIA"}}
+OLLAMA = {"type": "Ollama"}
+HUB = {"uri": "hf://org/model-AWQ", "secretRef": {"name": "hub"}}
+
+
+def mount(spec, path: str):
+    return next(m for m in container(spec, "engine")["volumeMounts"] if m["mountPath"] == path)
+
+
+def test_an_engine_that_fetches_for_itself_gets_the_token_and_may_write_to_the_cache(pod) -> None:
+    spec = pod({"source": HUB}, VLLM)
+    assert [c["name"] for c in spec["initContainers"]] == ["agent"]
+    assert env(spec, "engine")["HF_TOKEN"]["valueFrom"] == {"secretKeyRef": {"name": "hub", "key": "token"}}
+    assert "readOnly" not in mount(spec, "/models")
+    assert volume(spec, "models") == {"name": "models", "emptyDir": {}}
+    assert mount(pod(), "/models")["readOnly"] is True
+
+
+def test_configuration_files_are_mounted_one_by_one_and_a_change_replaces_the_pods(
+    make_model, make_engine, resolve, settings
+) -> None:
+    def template(length: int):
+        model = make_model(contextLength=length, source={"uri": "pvc://w/m-exl3"})
+        return build_pod_template(
+            resolve(model, make_engine(type="TabbyAPI", accelerator={"vendor": "NVIDIA"})), settings
+        )
+
+    one, two = template(4096), template(8192)
+    assert mount(one["spec"], "/app/config.yml") == {
+        "name": "config", "mountPath": "/app/config.yml", "readOnly": True, "subPath": "config.yml",
+    }  # fmt: skip
+    assert volume(one["spec"], "config")["configMap"] == {"name": "smol-config"}
+    assert volume(one["spec"], "app-logs") == {"name": "app-logs", "emptyDir": {}}
+    digests = [t["metadata"]["annotations"]["stoker.dev/config-digest"] for t in (one, two)]
+    assert digests[0] != digests[1]
+    assert one["spec"] == two["spec"]
+
+
+def test_where_a_status_says_too_little_the_agent_answers_the_probes(pod) -> None:
+    engine = container(pod({"contextLength": 4096}, OLLAMA), "engine")
+    for probe in ("startupProbe", "readinessProbe"):
+        assert engine[probe]["httpGet"] == {"path": "/ready", "port": 9100}
+    assert engine["livenessProbe"]["httpGet"] == {"path": "/", "port": "http"}
+    row = json.loads(env(pod({"contextLength": 4096}, OLLAMA), "agent")["STOKER_AGENT"]["value"])
+    assert (row["healthPath"], row["readyItems"], row["readyKey"]) == ("/api/ps", "models", "name")
+    assert row["readyEquals"] == ["smol", "smol:latest"]
+    assert "runningMetric" not in row
+
+
+def test_an_engine_without_a_page_for_it_is_alive_while_it_takes_connections(pod) -> None:
+    engine = {"type": "TextGenerationWebUI", "image": "mine:1"}
+    assert container(pod(None, engine), "engine")["livenessProbe"]["tcpSocket"] == {"port": "http"}
+
+
+def test_only_an_engine_whose_image_must_run_as_root_does(pod) -> None:
+    spec = pod({"contextLength": 4096}, {"type": "LMStudio"})
+    security = container(spec, "engine")["securityContext"]
+    assert (security["runAsNonRoot"], security["runAsUser"], security["readOnlyRootFilesystem"]) == (False, 0, False)
+    assert security["capabilities"] == {"drop": ["ALL"]}
+    assert container(spec, "agent")["securityContext"] == RESTRICTED
+
+
+def test_adapters_of_claims_are_mounted_and_those_of_repositories_are_not(pod) -> None:
+    adapters = [
+        {"name": "a", "source": {"uri": "hf://org/lora"}},
+        {"name": "b", "source": {"uri": "pvc://weights/loras/b"}},
+    ]
+    spec = pod({"source": HUB, "adapters": adapters}, VLLM)
+    claim = {"claimName": "weights", "readOnly": True}
+    assert volume(spec, "adapter-1") == {"name": "adapter-1", "persistentVolumeClaim": claim}
+    assert mount(spec, "/adapters/1")["readOnly"] is True
+    args = container(spec, "engine")["args"]
+    assert args[args.index("--lora-modules") + 1 :][:2] == ["a=org/lora", "b=/adapters/1/loras/b"]
+    assert not [v for v in spec["volumes"] if v["name"] == "adapter-0"]
+
+
+def test_a_folder_on_the_node_keeps_its_name(pod) -> None:
+    spec = pod({"source": {"uri": "file:///srv/models/qwen-awq"}}, VLLM)
+    assert volume(spec, "models")["hostPath"] == {"path": "/srv/models/qwen-awq", "type": "Directory"}
+    assert mount(spec, "/models/qwen-awq")["readOnly"] is True
+    assert container(spec, "engine")["args"][1] == "/models/qwen-awq"
+
+
+def test_devices_follow_from_the_parallelism(pod) -> None:
+    spec = pod({"source": HUB, "tensorParallelSize": 4, "pipelineParallelSize": 2}, VLLM)
+    assert container(spec, "engine")["resources"]["limits"] == {"nvidia.com/gpu": "8"}
+
+
+def test_a_custom_command_may_name_variables_and_a_models_arguments_may_not(pod) -> None:
+    custom = {"command": ["serve", "$(STOKER_MODEL_PATH)"], "port": 9000, "healthPath": "/up"}
+    spec = pod({"args": ["--x=$(HOME)"]}, {"type": "Custom", "image": "mine:1", "custom": custom})
+    engine = container(spec, "engine")
+    assert (engine["command"], engine["args"]) == (["serve"], ["$(STOKER_MODEL_PATH)", "--x=$$(HOME)"])
+    assert engine["ports"][0]["containerPort"] == 9000
+    assert engine["readinessProbe"]["httpGet"] == {"path": "/up", "port": "http"}

@@ -67,7 +67,7 @@ def test_the_oldest_keeps_a_name_in_whatever_order_they_are_seen(make_gateway, m
         assert names(published) == ["old"]
         assert list(refused) == [("team", "new")]
         assert "'chat' for the older ModelDeployment team/old" in refused["team", "new"]
-        assert "change spec.servedModelName or spec.aliases" in refused["team", "new"]
+        assert "change spec.servedModelName, spec.aliases or spec.adapters" in refused["team", "new"]
 
 
 def test_of_two_made_in_the_same_second_the_first_by_name_keeps_it(make_gateway, make_model) -> None:
@@ -131,3 +131,12 @@ def test_a_pod_template_is_refused_where_the_admin_forbids_it(make_gateway, sett
 def test_a_malformed_selector_is_refused(make_gateway, settings: OperatorSettings) -> None:
     with pytest.raises(Stalled, match="InvalidSelector"):
         check_gateway(make_gateway(models={"selector": {"matchExpressions": [{"key": "a"}]}}), settings)
+
+
+def test_an_adapter_is_a_name_like_any_other(make_gateway, make_model) -> None:
+    adapter = {"name": "legal", "source": {"uri": "hf://org/lora"}}
+    old = make_model("old", metadata={"creationTimestamp": "2025-01-01T00:00:00Z"}, adapters=[adapter])
+    young = make_model("young", servedModelName="legal")
+    published, refused = published_models(make_gateway(), [young, old], {})
+    assert [model.deployment.served_names for model in published] == [("old", "legal")]
+    assert "already serves the name 'legal'" in refused[young.key]

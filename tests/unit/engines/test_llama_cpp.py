@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stoker.engines import ENGINES, EngineRequest
+from stoker.engines import ENGINES, EngineRequest, check_request
 from stoker.engines.base import Engine
 from stoker.engines.llama_cpp import LLAMA_CPP
 from stoker.errors import Stalled
@@ -40,7 +40,7 @@ def value_of(flag: str, request: EngineRequest) -> str | None:
 
 def refusal(request: EngineRequest) -> Stalled:
     with pytest.raises(Stalled) as caught:
-        LLAMA_CPP.check(request)
+        check_request(LLAMA_CPP, request)
     return caught.value
 
 
@@ -138,13 +138,13 @@ def test_users_arguments_come_last_and_the_models_after_the_engines() -> None:
 
 def test_it_serves_every_task_there_is() -> None:
     for task in ("Chat", "Completion", "Embedding"):
-        LLAMA_CPP.check(replace(PLAIN, task=task))
+        check_request(LLAMA_CPP, replace(PLAIN, task=task))
 
 
 def test_a_task_that_an_engine_cannot_serve_is_refused() -> None:
     chat_only: Engine = replace(LLAMA_CPP, tasks=frozenset({"Chat"}))
     with pytest.raises(Stalled) as caught:
-        chat_only.check(replace(PLAIN, task="Embedding"))
+        check_request(chat_only, replace(PLAIN, task="Embedding"))
     assert caught.value.reason == "UnsupportedTask"
     assert "set spec.task to one of Chat" in caught.value.message
 
@@ -185,19 +185,19 @@ def test_a_refusal_says_where_it_stands_and_what_to_do_instead() -> None:
 )
 def test_a_flag_is_refused_only_while_its_field_is_set(flag: str, field: dict[str, object]) -> None:
     request = replace(PLAIN, deployment_args=(flag,))
-    LLAMA_CPP.check(request)
+    check_request(LLAMA_CPP, request)
     assert refusal(replace(request, **field)).reason == "ManagedArgument"  # type: ignore[arg-type]
 
 
 def test_partial_offload_is_the_users_choice_where_there_is_a_gpu() -> None:
     request = replace(PLAIN, deployment_args=("-ngl", "20"))
-    LLAMA_CPP.check(replace(request, vendor="NVIDIA", gpus=1))
+    check_request(LLAMA_CPP, replace(request, vendor="NVIDIA", gpus=1))
     assert "spec.gpus" in refusal(request).message
 
 
 @pytest.mark.parametrize("value", ["-1", "-0.5", "-1e-3", "-", "--", "m", "a=--port"])
 def test_values_are_not_taken_for_flags(value: str) -> None:
-    LLAMA_CPP.check(replace(PLAIN, deployment_args=("--seed", value)))
+    check_request(LLAMA_CPP, replace(PLAIN, deployment_args=("--seed", value)))
 
 
 @pytest.mark.parametrize(
@@ -212,12 +212,12 @@ def test_variables_that_stand_for_managed_flags_are_refused(name: str) -> None:
 
 
 def test_other_variables_are_the_users() -> None:
-    LLAMA_CPP.check(replace(PLAIN, deployment_env=("LLAMA_ARG_CTX_SIZE", "HF_TOKEN", "LLAMA_ARG_THREADS")))
+    check_request(LLAMA_CPP, replace(PLAIN, deployment_env=("LLAMA_ARG_CTX_SIZE", "HF_TOKEN", "LLAMA_ARG_THREADS")))
 
 
 def is_refused(request: EngineRequest) -> bool:
     try:
-        LLAMA_CPP.check(request)
+        check_request(LLAMA_CPP, request)
     except Stalled:
         return True
     return False

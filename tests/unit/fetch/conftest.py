@@ -100,11 +100,12 @@ class FakeSource:
             condition = request.headers.get("If-Range")
             valid = condition is None or answer.ignore_if_range or condition == self.etag
             if wanted and valid and not answer.ignore_range:
-                start = int(wanted.removeprefix("bytes=").rstrip("-"))
+                first, _, last = wanted.removeprefix("bytes=").partition("-")
+                start = int(first)
                 if start >= len(body):
                     status, body = 416, b""
                 else:
-                    end = min(len(body), start + (answer.range_cap or len(body)))
+                    end = min(len(body), start + (answer.range_cap or len(body)), int(last or len(body)) + 1)
                     headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(body)}"
                     status, body = 206, body[start:end]
         headers |= {"Content-Length": str(len(body))} | answer.headers

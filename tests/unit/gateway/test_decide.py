@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unit.gateway.conftest import key, keys, model, routes
 
-from stoker.gateway.config import Table
+from stoker.gateway.config import Table, build_table, parse_keys, parse_routes
 from stoker.gateway.decide import BadBody, Decision, Request, decide, read_model_name
 
 NOW = 1000.0
@@ -117,6 +118,16 @@ def test_a_path_is_open_for_models_of_its_tasks(table: Table, path: str, models:
             assert f"`{min(models)}`" in decision.problem.message
 
 
+def test_a_model_that_ranks_is_open_on_its_own_path_only() -> None:
+    ranks = build_table(
+        parse_routes(routes(model("ranker", task="Rerank"))),
+        parse_keys(keys(key("alice", "sk-alice"))),
+        frozenset({"team-a/ranker"}),
+    )
+    assert ask(ranks, "/v1/rerank", {"model": "ranker"}).reason == "allowed"
+    assert ask(ranks, "/v1/embeddings", {"model": "ranker"}).reason == "unsupported_endpoint"
+
+
 def test_the_list_of_models_comes_from_the_relay(table: Table) -> None:
     decision = ask(table, "/v1/models?limit=5", method="GET", body=b"")
     assert (decision.cluster, decision.answer, decision.key) == ("answer", "models", "alice")
@@ -196,3 +207,21 @@ def test_a_refusal_quotes_at_most_a_readable_length_of_the_clients_words(table: 
     decision = ask(table, body={"model": "x" * 100_000})
     assert decision.problem
     assert len(decision.problem.body) < 600
+
+
+def test_errors_on_anthropics_paths_are_marked_and_others_are_not(table: Table) -> None:
+    assert ask(table, "/v1/messages", {"model": "nope"}).anthropic
+    assert ask(table, "/v1/messages", authorization="").anthropic
+    assert not ask(table, "/v1/messagesx", {"model": "nope"}).anthropic
+    assert not ask(table, CHAT, {"model": "nope"}).anthropic
+
+
+def test_a_form_routes_by_its_field(table: Table) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nqwen\r\n--x--\r\n'
+    form = {"body": body, "content_type": "multipart/form-data; boundary=x"}
+    assert ask(table, "/v1/audio/transcriptions", **form).reason == "unsupported_endpoint"
+    assert ask(table, "/v1/audio/transcriptions", **{**form, "content_type": ""}).reason == "invalid_body"
+    assert (
+        ask(table, "/v1/audio/transcriptions", **{**form, "body": body.replace(b"model", b"other")}).reason
+        == "missing_model"
+    )

@@ -103,7 +103,22 @@ def test_envoys_admin_interface_is_not_on_the_network(settings: Settings) -> Non
 
 def test_what_envoy_says_itself_has_openais_shape(settings: Settings) -> None:
     replies = next(node["local_reply_config"] for node in walk(envoy.build_listeners(settings)) if isinstance(node, dict) and "local_reply_config" in node)  # fmt: skip
-    refused_by_policy, *others = replies["mappers"]
+    refused_by_policy, *mappers = replies["mappers"]
     assert refused_by_policy["body_format_override"]["text_format_source"] == {"inline_string": "%LOCAL_REPLY_BODY%"}
+    anthropic = [mapper for mapper in mappers if "/v1/messages" in json.dumps(mapper["filter"])]
+    others = [mapper for mapper in mappers if mapper not in anthropic]
+    assert len(anthropic) == len(others) + 1, "the same cases, and one for everything else"
     for shape in [*(mapper["body_format_override"] for mapper in others), replies["body_format"]]:
         assert set(shape["json_format"]["error"]) == {"message", "type", "param", "code"}
+    for mapper in anthropic:
+        assert mapper["body_format_override"]["json_format"].keys() == {"type", "error"}
+
+
+def test_browsers_are_let_in_from_the_listed_origins_only() -> None:
+    def policy(*origins: str) -> Any:
+        (host,) = envoy.build_routes(1, origins)["resources"][0]["virtual_hosts"]
+        return host["typed_per_filter_config"].get(envoy.CORS_FILTER)
+
+    assert policy() is None
+    assert policy("https://a.example", "http://b:3000")["allow_origin_string_match"] == [{"exact": "https://a.example"}, {"exact": "http://b:3000"}]  # fmt: skip
+    assert policy("*")["allow_origin_string_match"] == [{"safe_regex": {"regex": ".*"}}]

@@ -181,3 +181,18 @@ def test_decisions_are_counted_by_reason_and_known_model(policy: Policy, large: 
     protocol, _ = connect(policy, large)
     protocol.data_received(question() + question() + question(b'{"model": "nope"}'))
     assert policy.metrics.decisions == {("allowed", "qwen"): 2, ("model_not_found", ""): 1}
+
+
+def test_anthropics_key_header_counts_on_its_paths_only() -> None:
+    def sent(target: str, *headers: str) -> str:
+        head = "\r\n".join([f"POST {target} HTTP/1.1", *headers]).encode()
+        request = parse_request(head, b"")
+        assert request is not None
+        return request.authorization
+
+    for target in ("/v1/messages", "/v1/messages?beta=true", "/v1/messages/count_tokens"):
+        assert sent(target, "x-api-key: sk-a") == "Bearer sk-a"
+        assert sent(target, "authorization: Bearer sk-b", "x-api-key: sk-a") == "Bearer sk-b"
+        assert sent(target, "x-api-key: sk-a", "x-api-key: sk-a") == ""
+        assert sent(target, "authorization: Bearer a", "authorization: Bearer b", "x-api-key: sk-a") == ""
+    assert sent("/v1/chat/completions", "x-api-key: sk-a") == ""

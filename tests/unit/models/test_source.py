@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from stoker.api.model_deployment import ModelSource
 from stoker.api.resolved import ParsedSource
 from stoker.errors import Stalled
-from stoker.models.source import file_urls, parse_source
+from stoker.models.source import file_urls, parse_adapter, parse_source
 
 HTTPS = "https://huggingface.co/Qwen/Qwen3-8B-GGUF/resolve/main/Qwen3-8B-Q4_K_M.gguf"
 
@@ -94,14 +94,55 @@ def test_a_file_is_taken_apart_into_directory_and_file() -> None:
     assert (source.path, source.files) == ("/srv/models", ("m-00001-of-00002.gguf", "m-00002-of-00002.gguf"))
 
 
+def test_one_file_of_a_repository_is_fetched_like_any_file() -> None:
+    source = parse("hf://Qwen/Qwen3-8B-GGUF/sub/m.gguf", revision="refs/pr/1", secretRef={"name": "hub"})
+    assert (source.scheme, source.shape, source.downloaded) == ("https", "File", True)
+    assert file_urls(source) == ("https://huggingface.co/Qwen/Qwen3-8B-GGUF/resolve/refs%2Fpr%2F1/sub/m.gguf",)
+    at_main = parse("hf://Qwen/Qwen3-8B-GGUF/m.gguf")
+    assert at_main.digest == parse("https://huggingface.co/Qwen/Qwen3-8B-GGUF/resolve/main/m.gguf").digest
+
+
+def test_a_whole_repository_is_left_to_the_engine() -> None:
+    source = parse("hf://Qwen/Qwen3-8B-AWQ", revision="abc123", secretRef={"name": "hub"})
+    assert (source.shape, source.reference, source.revision) == ("Repository", "Qwen/Qwen3-8B-AWQ", "abc123")
+    assert (source.downloaded, source.fetched_by_engine, source.cached, source.digest) == (False, True, True, "")
+    assert "remove source.sha256" in refusal("hf://Qwen/Qwen3-8B-AWQ", sha256={"x": "a" * 64})
+
+
+@pytest.mark.parametrize("name", ["qwen3", "qwen3:8b", "library/qwen3:8b-q4_K_M", "registry.example.com/team/m:1"])
+def test_a_name_of_the_ollama_library_is_left_to_ollama(name: str) -> None:
+    source = parse(f"ollama://{name}")
+    assert (source.shape, source.reference, source.cached) == ("Library", name, True)
+
+
+def test_weights_in_the_cluster_may_be_a_folder() -> None:
+    claim, node = parse("pvc://weights/qwen3-8b/awq/"), parse("file:///srv/models/qwen3-8b-awq")
+    assert (claim.shape, claim.claim, claim.path, claim.files) == ("Folder", "weights", "qwen3-8b/awq", ())
+    assert (node.shape, node.path, node.cached) == ("Folder", "/srv/models/qwen3-8b-awq", False)
+
+
+def test_a_revision_belongs_to_repositories() -> None:
+    assert "has no revisions" in refusal("https://host/m.gguf", revision="main")
+
+
+def test_an_adapter_is_a_repository_or_a_folder_of_a_claim() -> None:
+    assert parse_adapter("hf://org/lora").reference == "org/lora"
+    assert parse_adapter("pvc://weights/loras/legal").path == "loras/legal"
+    for wrong in ("hf://org/lora/file.gguf", "pvc://weights/lora.gguf", "https://host/lora", "hf://org"):
+        with pytest.raises(Stalled, match="InvalidSource"):
+            parse_adapter(wrong)
+
+
 @pytest.mark.parametrize(
     ("uri", "told"),
     [
         ("Qwen/Qwen3-8B", "has no scheme"),
-        ("hf://Qwen/Qwen3-8B-GGUF", "https://huggingface.co/Qwen/Qwen3-8B-GGUF/resolve/main/FILE.gguf"),
-        ("hf://Qwen/Qwen3-8B-GGUF/sub/x.gguf", "https://huggingface.co/Qwen/Qwen3-8B-GGUF/resolve/main/sub/x.gguf"),
-        ("hf://alone", "https://huggingface.co/ORG/REPO/resolve/main/FILE.gguf"),
-        ("s3://bucket/m.gguf", "uses s3://, which is not supported yet"),
+        ("hf://alone", "must read hf://ORG/REPO"),
+        ("hf://Qwen/../x.gguf", "must read hf://ORG/REPO"),
+        ("hf://Qwen/Qwen3-8B/model.safetensors", "does not end in the name of a GGUF file"),
+        ("s3://bucket/m.gguf", "uses s3://, which is not supported"),
+        ("ollama://qwen3:8b:x", "must read ollama://NAME or ollama://NAME:TAG"),
+        ("ollama://a/b/c/d", "must read ollama://NAME or ollama://NAME:TAG"),
         ("https:///m.gguf", "has no host name"),
         ("https://[::1/m.gguf", "is not a valid URL"),
         ("https://host:99999/m.gguf", "is not a valid URL"),
@@ -123,9 +164,11 @@ def test_a_file_is_taken_apart_into_directory_and_file() -> None:
         ("file:///srv/%2e%2e/m.gguf", "must be a plain path"),
         ("file:///srv//m.gguf", "must be a plain path"),
         ("file:///srv/m.gguf?x", "has a query or fragment"),
-        ("pvc://weights", "must read pvc://CLAIM/PATH/FILE.gguf"),
-        ("pvc://Weights/m.gguf", "must read pvc://CLAIM/PATH/FILE.gguf"),
+        ("pvc://weights", "must read pvc://CLAIM/PATH"),
+        ("pvc://Weights/m.gguf", "must read pvc://CLAIM/PATH"),
         ("pvc://weights/../m.gguf", "must be a plain path"),
+        ("pvc://weights/qwen3/model.safetensors", "name the folder, pvc://weights/qwen3"),
+        ("file:///srv/qwen3/model-00001-of-00002.safetensors", "name the folder, file:///srv/qwen3"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_served_is_refused_with_the_next_step(uri: str, told: str) -> None:

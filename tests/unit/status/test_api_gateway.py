@@ -53,6 +53,7 @@ def test_a_serving_gateway_is_ready_and_tells_all_its_facts(compute, workload, s
     assert status.url == "http://gateway.team.svc/v1"
     assert (status.models.total, status.models.ready, status.keys) == (2, 1, 3)
     assert (status.replicas, status.ready_replicas, status.admin_secret_name) == (1, 1, "gateway-admin")
+    assert status.limit_shares == 1
 
 
 def test_the_same_facts_later_give_an_equal_status(compute, make_gateway, workload, serving, now) -> None:

@@ -14,7 +14,14 @@ from stoker.status.api_key import compute_api_key_status
 @pytest.fixture
 def compute(metadata, now):
     def make(
-        *, gateway_found: bool = True, has_hash: bool = True, problem=None, at=now, status=None, **spec: Any
+        *,
+        gateway_found: bool = True,
+        role_found: bool = True,
+        has_hash: bool = True,
+        problem=None,
+        at=now,
+        status=None,
+        **spec: Any,
     ) -> ApiKeyStatus:
         api_key = ApiKey.model_validate(
             {"metadata": metadata("alice"), "spec": {"gatewayRef": {"name": "gateway"}, **spec}}
@@ -24,6 +31,7 @@ def compute(metadata, now):
         return compute_api_key_status(
             api_key,
             gateway_found=gateway_found,
+            role_found=role_found,
             hashes=[KeyHash(sha256="a" * 64, created_at=now)] if has_hash else [],
             prefix="sk-stoker-ab12…",
             secret_name="alice",
@@ -50,6 +58,12 @@ def test_a_key_that_opens_its_gateway_is_active(compute) -> None:
 def test_the_same_facts_later_give_an_equal_status(compute, now) -> None:
     first = compute()
     assert compute(status=first, at=now + timedelta(hours=1)) == first
+
+
+def test_a_key_of_a_role_that_is_not_there_is_not_let_in(compute) -> None:
+    status = compute(role="gone", role_found=False)
+    assert conditions(status) == {"Ready": ("False", "RoleNotFound"), "Stalled": ("True", "RoleNotFound")}
+    assert "spec.roles" in status.conditions[0].message
 
 
 def test_a_suspended_key_is_not_ready_and_nobody_has_to_act(compute) -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from stoker.api.inspection import FitStatus, ModelStatus
 from stoker.api.model_deployment import ModelDeploymentStatus
 from stoker.api.observed import FetchProgress
 from stoker.errors import Stalled, Waiting
@@ -143,3 +145,48 @@ def test_a_model_that_only_just_lost_its_replica_says_so(compute, workload, serv
 
 def test_before_anything_exists_it_is_starting(compute) -> None:
     assert conditions(compute())["Ready"] == ("False", "EngineStarting")
+
+
+def test_fits_stands_beside_ready_once_the_memory_is_known(compute, make_model, resolve, workload, serving) -> None:
+    model = make_model()
+    fit = FitStatus(required_bytes=3 << 30, available_bytes=4 << 30)
+    fitting = replace(resolve(model), model=ModelStatus(architecture="llama"), fit=fit)
+    status = compute(workload(serving), resolved=fitting)
+    assert conditions(status) == {"Ready": ("True", "Serving"), "Fits": ("True", "EnoughMemory")}
+    assert status.conditions[1].message == "3.00 GiB of 4.00 GiB are needed"
+    assert (status.fit, status.model) == (fit, ModelStatus(architecture="llama"))
+    unknown = replace(fitting, fit=FitStatus(required_bytes=1))
+    assert conditions(compute(workload(serving), resolved=unknown)) == {"Ready": ("True", "Serving")}
+
+
+def test_what_is_known_of_a_model_outlives_a_problem(compute, make_model) -> None:
+    before = ModelDeploymentStatus(model=ModelStatus(layers=3), fit=FitStatus(slots=2))
+    after = compute(model=make_model(status=before), problem=Waiting("SecretNotFound", "no"), resolved=None)
+    assert (after.model, after.fit) == (before.model, before.fit)
+
+
+def test_a_misfit_is_the_reason_of_not_being_ready(compute, make_model, resolve) -> None:
+    misfit = replace(resolve(make_model()), fit=FitStatus(available_bytes=1), misfit="it needs more")
+    status = compute(resolved=misfit, problem=Stalled("DoesNotFit", "smol does not fit"))
+    assert conditions(status) == {
+        "Ready": ("False", "DoesNotFit"),
+        "Fits": ("False", "DoesNotFit"),
+        "Stalled": ("True", "DoesNotFit"),
+    }
+
+
+def test_a_chosen_engine_is_told_with_its_reason(compute, make_model, resolve) -> None:
+    model = make_model(engineRef=None)
+    resolved = resolve(model)
+    chosen = resolved.chosen.model_copy(
+        update={"engine_name": "llama", "engine_reason": "LlamaCpp llama: GGUF weights"}
+    )
+    status = compute(model=model, resolved=replace(resolved, chosen=chosen))
+    assert (status.engine, status.engine_reason) == ("llama", "LlamaCpp llama: GGUF weights")
+    # While something is wrong the pods go on where they are.
+    broken = compute(model=make_model(engineRef=None, status=status), problem=Stalled("NoEngineFits", "none"))
+    assert (broken.engine, broken.engine_reason) == ("llama", None)
+
+
+def test_an_engine_that_was_named_needs_no_reason(compute) -> None:
+    assert compute().engine_reason is None

@@ -1,0 +1,132 @@
+"""The engine's view of a ModelDeployment: everything that its row of the table turns into a launch."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from stoker.api.resolved import ResolvedModelDeployment
+from stoker.desired.merge import merge
+from stoker.desired.objects import Object
+from stoker.engines import Engine, EngineRequest, engine_of
+from stoker.engines.accelerators import device_resource
+from stoker.engines.base import MODELS_DIRECTORY, AdapterPath
+from stoker.engines.memory import build_fit_request
+from stoker.errors import Stalled
+from stoker.models.fit import FitRequest
+from stoker.models.formats import detect_format
+from stoker.models.quantity import parse_quantity
+from stoker.models.source import parse_adapter
+
+ADAPTERS_DIRECTORY = "/adapters"
+
+
+def engine_request(resolved: ResolvedModelDeployment) -> EngineRequest:
+    """The engine's view of a ModelDeployment."""
+    deployment, engine, source = resolved.deployment, resolved.engine, resolved.source
+    accelerator = engine.spec.accelerator
+    return EngineRequest(
+        served_name=deployment.served_name,
+        aliases=tuple(deployment.spec.aliases),
+        model_path=model_path(resolved),
+        shape=source.shape,
+        reference=source.reference,
+        revision=source.revision,
+        format=detect_format(deployment.spec.format, source),
+        task=deployment.spec.task,
+        context_length=resolved.chosen.context_length,
+        slots=deployment.spec.max_concurrent_requests,
+        vendor=accelerator.vendor,
+        compute_capability=Decimal(accelerator.compute_capability) if accelerator.compute_capability else None,
+        gpus=resolved.gpus,
+        tensor_parallel_size=deployment.spec.tensor_parallel_size,
+        pipeline_parallel_size=deployment.spec.pipeline_parallel_size,
+        gpu_memory_percent=deployment.spec.gpu_memory_utilization_percent,
+        dtype=deployment.spec.dtype,
+        quantization=deployment.spec.quantization,
+        kv_cache_type=deployment.spec.kv_cache_type,
+        cpu_limit=_limit(resolved, "cpu"),
+        memory_limit=_limit(resolved, "memory"),
+        chat_template_path=engine_row(resolved).chat_template_path if deployment.spec.chat_template else None,
+        tool_call_parser=deployment.spec.tool_call_parser,
+        reasoning_parser=deployment.spec.reasoning_parser,
+        adapters=_adapter_paths(resolved),
+        own_image=engine.spec.image is not None,
+        custom_command=tuple(engine.spec.custom.command) if engine.spec.custom else (),
+        engine_name=engine.metadata.name,
+        engine_args=tuple(engine.spec.args),
+        engine_env=_env_names(engine.spec.env),
+        deployment_name=deployment.metadata.name,
+        deployment_args=tuple(deployment.spec.args),
+        deployment_env=_env_names(deployment.spec.env),
+    )
+
+
+def build_resolved_fit_request(resolved: ResolvedModelDeployment) -> FitRequest:
+    """How the model is to be run, as far as memory depends on it."""
+    memory = resolved.engine.spec.accelerator.memory
+    return build_fit_request(
+        engine_row(resolved),
+        engine_request(resolved),
+        parse_quantity(memory) if memory is not None else None,
+    )
+
+
+def model_path(resolved: ResolvedModelDeployment) -> str:
+    """Path of the file or folder that the engine opens, inside its container; empty for what it fetches itself."""
+    source = resolved.source
+    if source.fetched_by_engine:
+        return ""
+    if source.shape == "Folder":
+        return f"{MODELS_DIRECTORY}/{source.path if source.scheme == 'pvc' else folder_name(resolved)}"
+    # The node's directory is the mount itself; a claim is mounted whole.
+    folder = {"pvc": source.path, "file": ""}.get(source.scheme, source.digest)
+    return "/".join(part for part in (MODELS_DIRECTORY, folder, source.files[0]) if part)
+
+
+def folder_name(resolved: ResolvedModelDeployment) -> str:
+    """Name of a model's folder on the node."""
+    return resolved.source.path.rpartition("/")[2]
+
+
+def _adapter_paths(resolved: ResolvedModelDeployment) -> tuple[AdapterPath, ...]:
+    paths = []
+    for number, adapter in enumerate(resolved.deployment.spec.adapters):
+        source = parse_adapter(adapter.source.uri)
+        path = source.reference or f"{ADAPTERS_DIRECTORY}/{number}/{source.path}"
+        paths.append(AdapterPath(adapter.name, path))
+    return tuple(paths)
+
+
+def adapter_claims(resolved: ResolvedModelDeployment) -> dict[int, str]:
+    """Claims with adapters, by the adapter's number."""
+    parsed = (parse_adapter(adapter.source.uri) for adapter in resolved.deployment.spec.adapters)
+    return {number: source.claim for number, source in enumerate(parsed) if source.claim}
+
+
+def engine_row(resolved: ResolvedModelDeployment) -> Engine:
+    """The row of the table, or what a custom engine says about itself."""
+    return engine_of(resolved.engine.spec)
+
+
+def container_resources(resolved: ResolvedModelDeployment) -> Object:
+    """The engine's resources under the model's, and the devices."""
+    resources = merge(resolved.engine.spec.resources or {}, resolved.deployment.spec.resources or {})
+    device = device_resource(resolved.engine.spec.accelerator)
+    if device and resolved.gpus:
+        # Kubernetes takes the request of an extended resource from its limit.
+        resources = merge(resources, {"limits": {device: str(resolved.gpus)}, "requests": {device: None}})
+    return {key: value for key, value in resources.items() if value}
+
+
+def _limit(resolved: ResolvedModelDeployment, name: str) -> Decimal | None:
+    limits = container_resources(resolved).get("limits") or {}
+    try:
+        return parse_quantity(limits[name]) if name in limits else None
+    except ValueError as error:
+        deployment = resolved.deployment.metadata.name
+        raise Stalled("InvalidSpec", f"ModelDeployment {deployment}: resources.limits.{name}: {error}") from error
+
+
+def _env_names(env: list[dict[str, Any]] | None) -> tuple[str, ...]:
+    return tuple(str(variable.get("name")) for variable in env or [])

@@ -1,0 +1,73 @@
+"""Whether a model fits its engine, once its header has been read, and the context it gets where nobody said one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import ceil
+
+from stoker.api.inspection import FitStatus, ModelStatus
+from stoker.api.model_deployment import ModelDeployment
+from stoker.api.resolved import ParsedSource, ResolvedModelDeployment
+from stoker.desired.engine_request import build_resolved_fit_request
+from stoker.errors import Stalled
+from stoker.models.fit import Fit, compute_fit, explain_misfit, largest_context
+from stoker.models.inspected import facts_of
+
+
+def known_model(
+    deployment: ModelDeployment, source: ParsedSource, reported: list[ModelStatus], *, fresh: bool
+) -> ModelStatus | None:
+    """What is known of a source: what a pod has just read, or what status remembers.
+
+    `fresh`: somebody asked by annotation to choose anew, so the memory does not count; the next pod reads again.
+    """
+    remembered = [deployment.status.model] if deployment.status.model and not fresh else []
+    return next((model for model in (*reported, *remembered) if source.digest and model.source == source.digest), None)
+
+
+def resolve_fit(resolved: ResolvedModelDeployment, model: ModelStatus, *, settled: bool) -> ResolvedModelDeployment:
+    """Add the bill for the model, and choose by its size what nobody has said.
+
+    That is the context, where the trained length does not fit, and the startup deadline. Never for what is settled: a
+    model that serves would be restarted by it.
+    """
+    facts = facts_of(model)
+    if not settled and resolved.engine.spec.startup_deadline_seconds is None:
+        deadline = max(resolved.chosen.startup_deadline_seconds, startup_deadline(facts.weights_bytes))
+        resolved = replace(resolved, chosen=resolved.chosen.model_copy(update={"startup_deadline_seconds": deadline}))
+    request = build_resolved_fit_request(resolved)
+    fit = compute_fit(facts, request)
+    unsaid = request.context_length is None and resolved.deployment.spec.fit_policy != "Ignore"
+    length = largest_context(facts, request) if fit.fits is False and unsaid and not settled else 0
+    if length:
+        resolved = replace(resolved, chosen=resolved.chosen.model_copy(update={"context_length": length}))
+        fit = compute_fit(facts, build_resolved_fit_request(resolved))
+    misfit = explain_misfit(fit) if fit.fits is False else ""
+    return replace(resolved, model=model, fit=_status(fit), misfit=misfit)
+
+
+def startup_deadline(weights_bytes: int) -> int:
+    """Five minutes and 20 s for each GiB: a slow network volume reads some 50 MiB in a second."""
+    return min(86400, 300 + 20 * ceil(weights_bytes / 2**30))
+
+
+def check_fit(resolved: ResolvedModelDeployment) -> None:
+    """Refuse what does not fit, where that is the policy."""
+    if resolved.misfit and resolved.replicas > 0 and resolved.deployment.spec.fit_policy == "Enforce":
+        name = resolved.deployment.metadata.name
+        raise Stalled(
+            "DoesNotFit",
+            f"ModelDeployment {name} does not fit InferenceEngine {resolved.engine.metadata.name}: {resolved.misfit}",
+        )
+
+
+def _status(fit: Fit) -> FitStatus:
+    return FitStatus(
+        required_bytes=fit.required_bytes,
+        available_bytes=fit.available_bytes,
+        weights_bytes=fit.weights_bytes,
+        kv_bytes=fit.kv_bytes,
+        overhead_bytes=fit.overhead_bytes,
+        context_length=fit.context_length,
+        slots=fit.slots,
+    )

@@ -1,0 +1,55 @@
+"""Whose tokens a gateway lets in: issuers as its pods are told of them, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from stoker.api.api_gateway import ApiGateway, JwtIssuer
+from stoker.api.names import JWT_SECRET_FIELD
+from stoker.desired.objects import Object
+from stoker.errors import Stalled
+
+SHORTEST_SECRET = 32
+
+
+def build_issuers(gateway: ApiGateway, secrets: Mapping[str, str]) -> list[Object]:
+    """Issuers without those whose Secret is of no use: their tokens are refused, everything else goes on."""
+    return [_issuer(issuer, secrets) for issuer in gateway.spec.auth.jwt or () if not _lacks_secret(issuer, secrets)]
+
+
+def check_issuers(gateway: ApiGateway, secrets: Mapping[str, str]) -> None:
+    """Say what is missing. Asked after the pods were told the rest, for one issuer's trouble must not hold up the others."""
+    where = f"ApiGateway {gateway.metadata.name}"
+    for issuer in gateway.spec.auth.jwt or ():
+        if _lacks_secret(issuer, secrets):
+            name = issuer.secret_ref.name if issuer.secret_ref else ""
+            raise Stalled(
+                "TokenSecretMissing",
+                f"{where}: tokens of issuer {issuer.issuer} are refused, since Secret {name} has no {JWT_SECRET_FIELD} of {SHORTEST_SECRET} "
+                f"bytes or more: kubectl create secret generic {name} --from-literal={JWT_SECRET_FIELD}=…",
+            )
+        named = [pair.role for pair in issuer.role_map or ()] + ([issuer.default_role] if issuer.default_role else [])
+        unknown = next((role for role in named if not gateway.has_role(role)), None)
+        if unknown is not None:
+            raise Stalled(
+                "RoleNotFound",
+                f"{where}: spec.auth.jwt of issuer {issuer.issuer} names the role {unknown}, which is not in spec.roles: add it, or correct "
+                "the name; its users are refused",
+            )
+
+
+def _lacks_secret(issuer: JwtIssuer, secrets: Mapping[str, str]) -> bool:
+    return issuer.secret_ref is not None and len(secrets.get(issuer.secret_ref.name, "").encode()) < SHORTEST_SECRET
+
+
+def _issuer(issuer: JwtIssuer, secrets: Mapping[str, str]) -> Object:
+    claims = issuer.claims
+    return {
+        "issuer": issuer.issuer,
+        "audiences": list(issuer.audiences),
+        "jwksUri": issuer.jwks_uri,
+        "secret": secrets[issuer.secret_ref.name] if issuer.secret_ref else None,
+        "claims": {"user": claims.user, "groups": claims.groups, "roles": claims.roles},
+        "roleMap": [{"value": pair.value, "role": pair.role} for pair in issuer.role_map or ()],
+        "defaultRole": issuer.default_role,
+    }

@@ -1,0 +1,58 @@
+"""The paths that can be let through to an engine: the whole allow-list. Which of them a model serves comes with its route."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One path; all are called with POST."""
+
+    needs: str
+    """What serves it, for the caller who has no such model."""
+    multipart: bool = False
+    """The body is a form; its part `model` routes."""
+    anthropic: bool = False
+    """Errors have Anthropic's shape, and the key may come in x-api-key."""
+
+
+_CHAT = "a model with task Chat"
+_TOKENS = "a model on an engine that counts tokens for others, such as LlamaCpp or VLLM"
+_SPEECH_TO_TEXT = "a speech-to-text model"
+_MESSAGES = "a model with task Chat on an engine that speaks Anthropic's API, such as LlamaCpp or VLLM"
+
+ENDPOINTS: Mapping[str, Endpoint] = {
+    "/v1/chat/completions": Endpoint(_CHAT),
+    "/v1/completions": Endpoint("a model with task Chat or Completion"),
+    "/v1/embeddings": Endpoint("a model with task Embedding"),
+    "/v1/responses": Endpoint(_CHAT + " on an engine that speaks the Responses API, such as LlamaCpp or VLLM"),
+    "/v1/rerank": Endpoint("a reranking model"),
+    "/v1/audio/transcriptions": Endpoint(_SPEECH_TO_TEXT, multipart=True),
+    "/v1/audio/translations": Endpoint(_SPEECH_TO_TEXT, multipart=True),
+    "/v1/audio/speech": Endpoint("a text-to-speech model"),
+    "/v1/images/generations": Endpoint("a model that makes images"),
+    "/v1/messages": Endpoint(_MESSAGES, anthropic=True),
+    "/v1/messages/count_tokens": Endpoint(_MESSAGES, anthropic=True),
+    "/tokenize": Endpoint(_TOKENS),
+    "/detokenize": Endpoint(_TOKENS),
+}
+"""Paths are compared as they came: nothing is normalized, so a path with a trick in it is simply not one of these, and the engine
+sees exactly the path that was allowed."""
+
+PATHS_BY_TASK: Mapping[str, frozenset[str]] = {
+    "Chat": frozenset({"/v1/chat/completions", "/v1/completions"}),
+    "Completion": frozenset({"/v1/completions"}),
+    "Embedding": frozenset({"/v1/embeddings"}),
+    "Rerank": frozenset({"/v1/rerank"}),
+}
+"""Of a model whose route does not say what it serves: an operator of an earlier version wrote it."""
+
+ANTHROPIC_PREFIX = "/v1/messages"
+
+
+def speaks_anthropic(path: str) -> bool:
+    """Whether errors on this path have Anthropic's shape."""
+    endpoint = ENDPOINTS.get(path)
+    return endpoint is not None and endpoint.anthropic

@@ -1,0 +1,62 @@
+"""Who issues tokens that are let in, as routes.json tells it. Pure configuration: keys and signatures are in tokens.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+SHORTEST_SECRET = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    """One issuer of JWTs, and what its claims mean here."""
+
+    issuer: str
+    """What `iss` must be, to the letter."""
+    audiences: frozenset[str]
+    """One of them must be in `aud`."""
+    jwks_uri: str = ""
+    """Where its public keys are; then no shared secret counts."""
+    secret: str = ""
+    """Shared secret of HS256; then no public key counts."""
+    user: str = "sub"
+    groups: str = "groups"
+    roles: str = "roles"
+    role_map: tuple[tuple[str, str], ...] = ()
+    """Value of a roles or groups claim, and the gateway's role for it; the first that fits counts."""
+    default_role: str = ""
+    """Role of whoever has none of these values; empty: he is not let in."""
+
+
+def parse_issuer(entry: Any) -> Issuer:
+    """ValueError or the like for anything that is not whole: half an issuer must not let anybody in."""
+    claims: Mapping[str, Any] = entry.get("claims") or {}
+    found = Issuer(
+        issuer=_text(entry["issuer"]),
+        audiences=frozenset(_text(audience) for audience in entry["audiences"]),
+        jwks_uri=_text(entry.get("jwksUri") or "-").strip("-"),
+        secret=str(entry.get("secret") or ""),
+        user=_text(claims.get("user") or "sub"),
+        groups=_text(claims.get("groups") or "groups"),
+        roles=_text(claims.get("roles") or "roles"),
+        role_map=tuple((_text(pair["value"]), _text(pair["role"])) for pair in entry.get("roleMap") or ()),
+        default_role=str(entry.get("defaultRole") or ""),
+    )
+    if not found.audiences:
+        raise ValueError(f"issuer {found.issuer} has no audiences")
+    if bool(found.jwks_uri) == bool(found.secret):
+        raise ValueError(f"issuer {found.issuer} needs either jwksUri or a secret")
+    if found.secret and len(found.secret.encode()) < SHORTEST_SECRET:
+        raise ValueError(f"the secret of issuer {found.issuer} is shorter than {SHORTEST_SECRET} bytes")
+    if found.jwks_uri and urlsplit(found.jwks_uri).scheme not in ("https", "http"):
+        raise ValueError(f"jwksUri of issuer {found.issuer} is no http address")
+    return found
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{value!r} is not a text")
+    return value

@@ -1,0 +1,52 @@
+"""A fake identity provider: a key set over HTTP, and tokens signed with its keys."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from aiohttp import web
+from gateway.loops import ThreadedServer
+from joserfc import jws
+from joserfc.jwk import RSAKey
+
+
+class FakeIssuer(ThreadedServer):
+    """Shows `keys`; counts how often it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys: dict[str, RSAKey] = {}
+        self.asked = 0
+        self.start()
+        self.name = f"http://127.0.0.1:{self.port}"
+
+    def application(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get("/jwks", self._jwks)
+        return app
+
+    async def _jwks(self, request: web.Request) -> web.Response:
+        self.asked += 1
+        return web.json_response({"keys": [key.as_dict(private=False) for key in self.keys.values()]})
+
+    def add_key(self, kid: str) -> None:
+        self.keys[kid] = RSAKey.generate_key(2048, {"kid": kid, "use": "sig"})
+
+    def route(self, **more: Any) -> dict[str, Any]:
+        """How the operator tells a gateway of it."""
+        roles = [{"value": "staff", "role": "reader"}, {"value": "boss", "role": "admin"}]
+        return {"issuer": self.name, "audiences": ["gateway"], "jwksUri": f"{self.name}/jwks", "roleMap": roles, **more}
+
+    def token(self, user: str = "alice", kid: str = "first", key: Any = None, alg: str = "RS256", **more: Any) -> str:
+        claims = {
+            "iss": self.name,
+            "aud": "gateway",
+            "sub": user,
+            "groups": ["staff"],
+            "exp": time.time() + 300,
+            **more,
+        }
+        signing = key or self.keys[kid]
+        return jws.serialize_compact({"alg": alg, "kid": kid}, json.dumps(claims), signing, algorithms=[alg])

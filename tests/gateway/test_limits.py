@@ -1,0 +1,104 @@
+"""Limits of callers, at a real gateway in front of a fake engine."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import openai
+import pytest
+from gateway.conftest import World, first_config
+from gateway.pod import Answer, until
+
+NAMES = (f"key-{number}" for number in itertools.count())
+"""A name for each test: what was counted in the minute before belongs to others."""
+
+
+@pytest.fixture
+def limited(world: World) -> World:
+    roles = [{"name": "narrow", "models": ["emb*", "qwen"], "requestsPerMinute": 5}]
+    slow, narrow = next(NAMES), next(NAMES)
+    config = first_config().key(slow, "sk-slow", requestsPerMinute=3).key(slow, "sk-slow-2", requestsPerMinute=3)
+    config.key(narrow, "sk-narrow", models=["qwen", "gpt-4o"], role="narrow").key("roleless", "sk-lost", role="gone")
+    config.model("claude", deployment="qwen", paths=["/v1/messages"])
+    config.more = {"roles": roles}
+    config.apply(world.kubernetes)
+    until(lambda: world.pod.request("GET", "/v1/models", key="sk-narrow").status == 200, "the keys of these tests")
+    return world
+
+
+def test_the_minute_of_a_key_is_full_and_says_when_to_come_back(limited: World) -> None:
+    before = limited.seen
+    # Both keys of a rotated ApiKey count together.
+    answers = [limited.pod.chat(key=key) for key in ("sk-slow", "sk-slow-2", "sk-slow", "sk-slow-2", "sk-slow")]
+    assert [answer.status for answer in answers] == [200, 200, 200, 429, 429]
+    assert [answer.headers["x-ratelimit-remaining-requests"] for answer in answers] == ["2", "1", "0", "0", "0"]
+    assert {answer.headers["x-ratelimit-limit-requests"] for answer in answers} == {"3"}
+    refused = answers[-1]
+    assert (refused.error["code"], refused.error["type"]) == ("rate_limit_exceeded", "requests")
+    assert 0 < int(refused.headers["retry-after"]) <= 61
+    assert limited.seen == before + 3
+    assert limited.pod.chat().status == 200, "nobody else is touched"
+    assert "x-ratelimit-limit-requests" not in limited.pod.chat().headers
+    line = until(lambda: [line for line in limited.pod.access_log() if line["code"] == 429], "the log line")[-1]
+    assert (line["reason"], line["model"]) == ("rate_limit_exceeded", "qwen")
+    assert line["key"].startswith("key-")
+
+
+def test_what_no_engine_sees_does_not_count(limited: World) -> None:
+    for _ in range(5):
+        assert limited.pod.request("GET", "/v1/models", key="sk-slow").status == 200
+        assert limited.pod.chat("nope", key="sk-slow").status == 404
+        assert limited.pod.chat("asleep", key="sk-slow").status == 503
+    assert limited.pod.chat(key="sk-slow").headers["x-ratelimit-remaining-requests"] == "2"
+
+
+def test_large_bodies_count_once_though_the_policy_is_asked_twice(limited: World) -> None:
+    statuses = [limited.pod.chat(key="sk-slow", user="x" * 300_000).status for _ in range(4)]
+    assert statuses == [200, 200, 200, 429]
+
+
+def test_a_role_bounds_models_and_requests(limited: World) -> None:
+    listed = limited.pod.request("GET", "/v1/models", key="sk-narrow").json["data"]
+    assert [model["id"] for model in listed] == ["gpt-4o", "qwen"]
+    assert limited.pod.chat("embed", key="sk-narrow").error["code"] == "model_not_found"
+    assert [limited.pod.chat(key="sk-narrow").status for _ in range(6)] == [200] * 5 + [429]
+
+
+def test_a_key_of_a_role_that_is_not_there_opens_nothing(limited: World) -> None:
+    assert limited.pod.request("GET", "/v1/models", key="sk-lost").error["code"] == "invalid_api_key"
+
+
+def test_calls_at_the_same_time_are_counted_exactly(limited: World, run_together: Any) -> None:
+    answers: list[Answer] = run_together([lambda: limited.pod.chat(key="sk-narrow")] * 40)
+    assert sorted(answer.status for answer in answers) == [200] * 5 + [429] * 35
+
+
+def test_one_of_two_replicas_admits_half(limited: World) -> None:
+    config = first_config().key(next(NAMES), "sk-slow", requestsPerMinute=8)
+    config.more = {"replicas": 2, "requestsPerMinute": 100}
+    config.apply(limited.kubernetes)
+    until(lambda: limited.pod.chat().headers.get("x-ratelimit-limit-requests") == "50", "the shares")
+    assert [limited.pod.chat(key="sk-slow").status for _ in range(6)].count(200) == 4
+
+
+def test_anthropics_clients_get_their_own_shape(limited: World) -> None:
+    def ask() -> Answer:
+        return limited.pod.request("POST", "/v1/messages", {"model": "claude"}, key="sk-slow")
+
+    refused = [ask() for _ in range(4)][-1]
+    assert (refused.status, refused.anthropic_error["type"]) == (429, "rate_limit_error")
+    assert int(refused.headers["retry-after"]) > 0
+
+
+def test_openais_client_raises_its_rate_limit_error(limited: World) -> None:
+    client = openai.OpenAI(base_url=f"http://127.0.0.1:{limited.pod.port}/v1", api_key="sk-slow", max_retries=0)
+
+    def ask() -> None:
+        client.chat.completions.create(model="qwen", messages=[{"role": "user", "content": "Hi"}])
+
+    for _ in range(3):
+        ask()
+    with pytest.raises(openai.RateLimitError) as refused:
+        ask()
+    assert refused.value.code == "rate_limit_exceeded"

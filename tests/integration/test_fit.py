@@ -1,0 +1,148 @@
+"""From the header at the source to the condition: real downloader, real agent, real operator; only the kubelet is missing.
+
+The pods of these tests find no node; the processes of their containers are started here, with the pod's own environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import gguf_files
+import pytest
+from integration.control_plane import ROOT, ControlPlane, OperatorProcess
+from integration.objects import MODEL, engine, model
+from integration.waiting import condition, reason, until
+
+from stoker.cluster.client import KubeClient, Object
+from stoker.cluster.resource_types import DEPLOYMENTS, MODEL_DEPLOYMENTS, PODS
+
+pytestmark = pytest.mark.integration
+
+POD_IP = "127.9.0.2"
+LONG = 2_000_000
+"""Tokens; each of them takes 1 KiB."""
+
+
+@pytest.fixture
+def source() -> Iterator[tuple[str, list[int]]]:
+    """Address of a model that was trained with a context nobody can pay, and what was sent of it, answer by answer."""
+    content = gguf_files.model(**{"llama.context_length": LONG})
+    sent: list[int] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+            sent.append(len(content))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/m.gguf", sent
+        server.shutdown()
+
+
+@pytest.fixture
+def run_pod(plane: ControlPlane, client: KubeClient, namespace: str, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Does the kubelet's part for one pod: its agent and its downloader run, and it has an address."""
+    with contextlib.ExitStack() as processes:
+
+        async def run_pod(pod: str) -> Path:
+            containers = (await client.get(PODS, namespace, pod) or {})["spec"]["initContainers"]
+            folder = tmp_path / pod
+            folder.mkdir()
+            for name, role in (("agent", "STOKER_AGENT"), ("fetch", "STOKER_FETCH")):
+                spec = next(container for container in containers if container["name"] == name)
+                order = json.loads(next(v["value"] for v in spec["env"] if v["name"] == role))
+                order |= {"progressFile": str(folder / "progress.json")}
+                order |= {"host": POD_IP} if name == "agent" else {"cache": str(folder / "models")}
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "stoker", name],
+                    env={**os.environ, role: json.dumps(order), "PYTHONPATH": str(ROOT / "operator")},
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+                processes.callback(process.wait)
+                processes.callback(process.terminate)
+            state: Object = {"name": "fetch", "image": "", "imageID": "", "ready": False, "restartCount": 0}
+            state["state"] = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+            status = {"podIP": POD_IP, "podIPs": [{"ip": POD_IP}], "initContainerStatuses": [state]}
+            patch = json.dumps({"status": status})
+            plane.kubectl("patch", "pod", pod, "-n", namespace, "--subresource=status", "--type=merge", "-p", patch)
+            return folder
+
+        yield run_pod
+
+
+async def pod_of(client: KubeClient, namespace: str, argument: str) -> str:
+    """Name of the pod whose engine gets an argument."""
+    async for event in client.watch(PODS, namespace):
+        for obj in event.items or ([event.object] if event.object and event.type != "DELETED" else []):
+            if argument in obj["spec"]["containers"][0]["args"] and "deletionTimestamp" not in obj["metadata"]:
+                return str(obj["metadata"]["name"])
+    raise AssertionError("a watch never ends")
+
+
+def replicas(obj: Object) -> int:
+    return int(obj["spec"]["replicas"])
+
+
+async def test_what_does_not_fit_is_told_with_its_numbers_and_keeps_no_pod(
+    plane: ControlPlane,
+    operator: OperatorProcess,
+    client: KubeClient,
+    namespace: str,
+    source: tuple[str, list[int]],
+    run_pod: Callable[..., Any],
+) -> None:
+    nowhere = {"nodeSelector": {"node": "none"}, "resources": {"limits": {"memory": "1Gi"}}}
+    wanted = {"source": {"uri": source[0]}, "maxConcurrentRequests": 2}
+    plane.apply(engine(**nowhere), model(**wanted, contextLength=1_000_000), namespace=namespace)
+    pod = await pod_of(client, namespace, "2000000")
+    folder = await run_pod(pod)
+    told = await until(client, MODEL_DEPLOYMENTS, namespace, MODEL, lambda obj: reason(obj) == "DoesNotFit")
+    assert reason(told, "Fits") == reason(told, "Stalled") == "DoesNotFit"
+    assert "cache for 2 x 1000000 tokens 1.91 GiB" in condition(told, "Ready")["message"]
+    assert told["status"]["model"]["architecture"] == "llama"
+    assert told["status"]["fit"]["availableBytes"] == 1 << 30
+    await until(client, DEPLOYMENTS, namespace, MODEL, lambda obj: replicas(obj) == 0)
+    assert not list(folder.rglob("*.gguf"))
+
+    plane.apply(model(**wanted, contextLength=2048), namespace=namespace)
+    await until(client, DEPLOYMENTS, namespace, MODEL, lambda obj: replicas(obj) == 1)
+    told = await until(client, MODEL_DEPLOYMENTS, namespace, MODEL, lambda obj: reason(obj, "Fits") == "EnoughMemory")
+    assert told["status"]["fit"]["contextLength"] == 2048
+    assert not condition(told, "Stalled")
+
+
+async def test_without_a_context_the_pod_is_replaced_by_one_with_the_largest_that_fits(
+    plane: ControlPlane,
+    operator: OperatorProcess,
+    client: KubeClient,
+    namespace: str,
+    source: tuple[str, list[int]],
+    run_pod: Callable[..., Any],
+) -> None:
+    nowhere = {"nodeSelector": {"node": "none"}, "resources": {"limits": {"memory": "1Gi"}}}
+    plane.apply(engine(**nowhere), model(source={"uri": source[0]}, maxConcurrentRequests=2), namespace=namespace)
+    await run_pod(await pod_of(client, namespace, "--kv-unified"))
+    told = await until(client, MODEL_DEPLOYMENTS, namespace, MODEL, lambda obj: reason(obj, "Fits") == "EnoughMemory")
+    fit = told["status"]["fit"]
+    assert fit["availableBytes"] - (1 << 20) < fit["requiredBytes"] <= fit["availableBytes"]
+    chosen = fit["contextLength"]
+    assert chosen > 100_000
+    assert await pod_of(client, namespace, str(2 * chosen))
+    assert "updateAvailable" not in told["status"]

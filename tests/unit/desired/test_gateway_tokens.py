@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stoker.desired.gateway_tokens import build_issuers, check_issuers
+from stoker.errors import Stalled
+from stoker.gateway.issuers import parse_issuer
+
+SECRET = "x" * 32
+BY_SECRET = {"issuer": "ours", "audiences": ["gateway"], "secretRef": {"name": "hs"}, "defaultRole": "user"}
+BY_KEYS = {
+    "issuer": "https://idp.example.com", "audiences": ["gateway"], "jwksUri": "https://idp.example.com/jwks",
+    "claims": {"roles": "realm_access.roles"}, "roleMap": [{"value": "staff", "role": "user"}],
+}  # fmt: skip
+
+
+def test_a_gateway_is_told_whom_to_trust(make_gateway) -> None:
+    by_secret, by_keys = build_issuers(make_gateway(auth={"jwt": [BY_SECRET, BY_KEYS]}), {"hs": SECRET})
+    assert (by_secret["secret"], by_secret["jwksUri"], by_secret["defaultRole"]) == (SECRET, None, "user")
+    assert by_keys["claims"] == {"user": "sub", "groups": "groups", "roles": "realm_access.roles"}
+    for told in (by_secret, by_keys):
+        assert parse_issuer(told).issuer == told["issuer"], "the gateway reads what it is told"
+    assert build_issuers(make_gateway(), {}) == []
+
+
+@pytest.mark.parametrize("secrets", [{}, {"hs": ""}, {"hs": "short"}])
+def test_without_a_good_secret_an_issuer_is_left_out_and_it_is_said(make_gateway, secrets: dict[str, str]) -> None:
+    gateway = make_gateway(auth={"jwt": [BY_SECRET, BY_KEYS]})
+    assert [told["issuer"] for told in build_issuers(gateway, secrets)] == ["https://idp.example.com"]
+    with pytest.raises(Stalled) as stalled:
+        check_issuers(gateway, secrets)
+    assert stalled.value.reason == "TokenSecretMissing"
+    assert "kubectl create secret generic hs" in stalled.value.message
+
+
+@pytest.mark.parametrize("change", [{"defaultRole": "gone"}, {"roleMap": [{"value": "x", "role": "gone"}]}])
+def test_a_role_that_is_not_there_is_named(make_gateway, change: dict[str, Any]) -> None:
+    with pytest.raises(Stalled) as stalled:
+        check_issuers(make_gateway(auth={"jwt": [{**BY_SECRET, **change}]}), {"hs": SECRET})
+    assert (stalled.value.reason, "role gone" in stalled.value.message) == ("RoleNotFound", True)
+
+
+def test_roles_of_the_gateway_and_built_in_ones_may_be_named(make_gateway) -> None:
+    roles = [{"name": "own"}]
+    mapped = {**BY_SECRET, "roleMap": [{"value": "x", "role": "own"}, {"value": "y", "role": "admin"}]}
+    check_issuers(make_gateway(auth={"jwt": [mapped]}, roles=roles), {"hs": SECRET})

@@ -1,0 +1,148 @@
+"""Wrong combinations of engine and model: each refused for its own reason, with an engine that can, before a pod exists."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stoker.desired.inference_engine import check_engine
+from stoker.errors import Stalled
+
+GGUF = {"uri": "https://host/m.gguf"}
+AWQ = {"uri": "hf://org/model-AWQ"}
+PLAIN = {"uri": "hf://org/model"}
+EXL3 = {"uri": "pvc://weights/model-exl3"}
+NVIDIA = {"vendor": "NVIDIA"}
+CPU = {"vendor": "None"}
+
+# engine, accelerator, the model's fields, reason, what the message must tell
+COMBINATIONS: list[tuple[str, dict[str, Any], dict[str, Any], str, tuple[str, ...]]] = [
+    ("VLLM", NVIDIA, {"source": GGUF}, "UnsupportedFormat", ("vllm-gguf-plugin", "LlamaCpp")),
+    ("TabbyAPI", NVIDIA, {"source": GGUF, "contextLength": 4096}, "UnsupportedFormat", ("TabbyAPI cannot serve GGUF", "LlamaCpp")),
+    ("LlamaCpp", NVIDIA, {"source": AWQ}, "UnsupportedFormat", ("llama.cpp cannot serve AWQ", "VLLM")),
+    ("Ollama", NVIDIA, {"source": EXL3}, "UnsupportedFormat", ("EXL3", "TabbyAPI")),
+    ("TabbyAPI", NVIDIA, {"source": {"uri": "pvc://w/m-exl2"}}, "UnsupportedFormat", ("exl2-checkpoint", "spec.image")),
+    ("Aphrodite", NVIDIA, {"source": {"uri": "pvc://w/m-exl2"}}, "UnsupportedFormat", ("convert the model to EXL3", "TabbyAPI")),
+    ("LlamaCpp", CPU, {"source": {"uri": "ollama://qwen3"}}, "UnsupportedSource", ("Ollama library", "Ollama")),
+    ("LlamaCpp", CPU, {"source": {"uri": "hf://org/m-GGUF"}}, "UnsupportedSource", ("whole repository", "one GGUF file")),
+    ("TabbyAPI", NVIDIA, {"source": {"uri": "hf://org/m-exl3"}}, "UnsupportedSource", ("a folder of files", "Aphrodite")),
+    ("LMStudio", CPU, {"source": {"uri": "pvc://w/folder"}, "format": "GGUF"}, "UnsupportedSource", ("one GGUF file",)),
+    ("TabbyAPI", {"vendor": "AMD"}, {"source": EXL3}, "UnsupportedAccelerator", ("AMD", "NVIDIA", "Aphrodite")),
+    ("LMStudio", {"vendor": "Intel"}, {"source": GGUF}, "UnsupportedAccelerator", ("Intel", "LlamaCpp")),
+    ("VLLM", {**NVIDIA, "computeCapability": "6.1"}, {"source": AWQ}, "UnsupportedAccelerator", ("7.5", "6.1")),
+    ("TabbyAPI", {**NVIDIA, "computeCapability": "7.5"}, {"source": EXL3}, "UnsupportedAccelerator", ("8.0", "7.5")),
+    ("LocalAI", CPU, {"source": PLAIN}, "UnsupportedAccelerator", ("by vLLM", "LlamaCpp")),
+    ("TabbyAPI", NVIDIA, {"source": EXL3, "task": "Embedding"}, "UnsupportedTask", ("Chat, Completion",)),
+    ("Ollama", CPU, {"source": GGUF, "task": "Rerank"}, "UnsupportedTask", ("LlamaCpp",)),
+    ("Ollama", CPU, {"source": GGUF}, "FieldRequired", ("spec.contextLength", "4,096")),
+    ("LlamaCpp", NVIDIA, {"source": GGUF, "tensorParallelSize": 2}, "UnsupportedField", ("spec.tensorParallelSize", "spec.gpus")),
+    ("LlamaCpp", NVIDIA, {"source": GGUF, "toolCallParser": "hermes"}, "UnsupportedField", ("spec.toolCallParser", "SGLang")),
+    ("VLLM", NVIDIA, {"source": AWQ, "toolCallParser": "qwen25"}, "UnsupportedField", ("'qwen25'", "hermes")),
+    ("SGLang", NVIDIA, {"source": AWQ, "kvCacheType": "INT4"}, "UnsupportedField", ("FP8, not INT4", "VLLM")),
+    ("VLLM", NVIDIA, {"source": AWQ, "quantization": "FP8"}, "UnsupportedField", ("AWQ already",)),
+    ("VLLM", NVIDIA, {"source": PLAIN, "quantization": "INT4"}, "UnsupportedField", ("not INT4", "TextGenerationWebUI")),
+    ("VLLM", NVIDIA, {"source": AWQ, "gpus": 0}, "UnsupportedField", ("gpus: 0", "needs a device")),
+    ("LlamaCpp", CPU, {"source": GGUF, "gpus": 1}, "UnsupportedField", ("computes on the CPU",)),
+    ("VLLM", CPU, {"source": PLAIN, "tensorParallelSize": 2}, "UnsupportedField", ("= 2 on 0 devices",)),
+    ("Ollama", NVIDIA, {"source": GGUF, "contextLength": 4096, "chatTemplate": {"configMapRef": {"name": "t"}}},
+     "UnsupportedField", ("Go templates", "LlamaCpp")),
+    ("LocalAI", NVIDIA, {"source": GGUF, "aliases": ["gpt-4o"]}, "UnsupportedField", ("a second time", "LlamaCpp")),
+    ("LlamaCpp", NVIDIA, {"source": GGUF, "adapters": [{"name": "a", "source": {"uri": "hf://o/a"}}]},
+     "UnsupportedField", ("every request", "SGLang")),
+    ("SGLang", NVIDIA, {"source": PLAIN, "adapters": [{"name": "a", "source": {"uri": "hf://o/a"}}]},
+     "UnsupportedField", ("rename it to smol:a",)),
+    ("LocalAI", NVIDIA, {"source": GGUF, "dtype": "Float16"}, "UnsupportedField", ("by llama.cpp", "spec.dtype")),
+    ("LocalAI", NVIDIA, {"source": GGUF, "kvCacheType": "FP8"}, "UnsupportedField", ("cannot be FP8", "INT8")),
+    ("LocalAI", NVIDIA, {"source": {"uri": "hf://org/m-GGUF"}}, "UnsupportedSource", ("the one GGUF file",)),
+    ("SGLang", NVIDIA, {"source": PLAIN, "aliases": ["qwen3:8b"]}, "UnsupportedField", ("the alias qwen3:8b", "VLLM")),
+    ("VLLM", NVIDIA, {"source": AWQ, "args": ["--tensor_parallel=2"]}, "ManagedArgument", ("--tensor-parallel", "spec.gpus")),
+    ("SGLang", NVIDIA, {"source": AWQ, "args": ["--api-key", "x"]}, "ManagedArgument", ("--api-key", "ApiKey")),
+    ("TabbyAPI", NVIDIA, {"source": EXL3, "contextLength": 4096, "args": ["--config=x"]}, "ManagedArgument", ("--config",)),
+    ("Ollama", CPU, {"source": GGUF, "contextLength": 4096, "env": [{"name": "OLLAMA_HOST", "value": "x"}]},
+     "ManagedArgument", ("OLLAMA_HOST",)),
+    ("Ollama", CPU, {"source": GGUF, "contextLength": 4096, "args": ["serve"]}, "UnsupportedField", ("takes no arguments",)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "accelerator", "model", "reason", "told"),
+    COMBINATIONS,
+    ids=[f"{kind}-{reason}-{number}" for number, (kind, _, _, reason, _) in enumerate(COMBINATIONS)],
+)
+def test_a_wrong_combination_is_refused_for_its_own_reason(
+    make_model, make_engine, resolve, kind, accelerator, model, reason, told
+) -> None:
+    with pytest.raises(Stalled) as caught:
+        resolve(make_model(**model), make_engine(type=kind, accelerator=accelerator))
+    assert caught.value.reason == reason, caught.value.message
+    for words in told:
+        assert words in caught.value.message
+
+
+def test_there_are_at_least_twenty_five_and_no_two_say_the_same(make_model, make_engine, resolve) -> None:
+    messages = set()
+    for kind, accelerator, model, _, _ in COMBINATIONS:
+        with pytest.raises(Stalled) as caught:
+            resolve(make_model(**model), make_engine(type=kind, accelerator=accelerator))
+        messages.add(caught.value.message)
+    assert len(messages) == len(COMBINATIONS) >= 25
+
+
+@pytest.mark.parametrize(
+    ("kind", "model"),
+    [
+        ("VLLM", {"source": GGUF}),
+        ("Aphrodite", {"source": GGUF}),
+        ("TabbyAPI", {"source": {"uri": "pvc://w/m-exl2"}, "contextLength": 4096}),
+        ("VLLM", {"source": AWQ, "toolCallParser": "brand_new"}),
+    ],
+)
+def test_an_image_of_ones_own_may_do_more(make_model, make_engine, resolve, kind, model) -> None:
+    engine = make_engine(type=kind, accelerator={**NVIDIA, "computeCapability": "6.1"}, image="registry/mine:1")
+    assert resolve(make_model(**model), engine).chosen.engine_image == "registry/mine:1"
+
+
+def test_an_engine_on_the_wrong_accelerator_says_so_itself(make_engine, settings) -> None:
+    with pytest.raises(Stalled) as caught:
+        check_engine(make_engine(type="TabbyAPI", accelerator={"vendor": "AMD"}), settings)
+    assert caught.value.reason == "UnsupportedAccelerator"
+    check_engine(make_engine(type="TabbyAPI", accelerator=NVIDIA), settings)
+
+
+def test_an_engine_without_a_published_image_asks_for_one(make_engine, settings) -> None:
+    with pytest.raises(Stalled) as caught:
+        check_engine(make_engine(type="SGLang", accelerator={"vendor": "Intel"}), settings)
+    assert caught.value.reason == "ImageNotAvailable"
+    assert "The makers of SGLang publish no image" in caught.value.message
+
+
+TEXTGEN = {"type": "TextGenerationWebUI", "image": "mine:1"}
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "model", "reason", "told"),
+    [
+        (NVIDIA, {"source": {"uri": "hf://org/m-GGUF"}}, "UnsupportedSource", "the one GGUF file"),
+        (
+            NVIDIA,
+            {"source": PLAIN, "tensorParallelSize": 2},
+            "UnsupportedField",
+            "by Transformers, which cannot do spec.tensor",
+        ),
+        (
+            NVIDIA,
+            {"source": PLAIN, "kvCacheType": "INT8"},
+            "UnsupportedField",
+            "by Transformers, which cannot do spec.kvCache",
+        ),
+        (CPU, {"source": EXL3}, "UnsupportedAccelerator", "computes on NVIDIA GPUs only"),
+    ],
+)
+def test_the_loaders_of_text_generation_webui_differ(
+    make_model, make_engine, resolve, accelerator, model, reason, told
+) -> None:
+    with pytest.raises(Stalled) as caught:
+        resolve(make_model(**model), make_engine(**TEXTGEN, accelerator=accelerator))
+    assert caught.value.reason == reason
+    assert told in caught.value.message
