@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT / "operator"), str(ROOT / "tests")]
 
 from integration.control_plane import CONTROL_PLANE_GOGC, ControlPlane, OperatorProcess, control_plane  # noqa: E402
 
-from stoker.cluster.client import KubeClient  # noqa: E402
+from stoker.cluster.client import KubeClient, ResourceType  # noqa: E402
 from stoker.cluster.resource_types import (  # noqa: E402
     API_GATEWAYS,
     DEPLOYMENTS,
@@ -141,8 +141,7 @@ async def storm(bench: Bench) -> None:
     cpu, others = cpu_seconds(bench.operator.pid), control_plane_cpu_seconds()
     started = time.monotonic()
     ready: set[str] = set()
-    late_pod: list[float] = []
-    late: asyncio.Task[None] | None = None
+    late: asyncio.Task[tuple[float, float]] | None = None
     creating = asyncio.gather(*(create() for _ in range(CREATORS)))
     created_after = 0.0
     async with asyncio.timeout(LIMIT_SECONDS):
@@ -153,13 +152,13 @@ async def storm(bench: Bench) -> None:
             if creating.done() and not created_after:
                 created_after = time.monotonic() - started
             if len(ready) >= bench.models // 2 and late is None:
-                late = asyncio.create_task(one_more(bench, "late", late_pod))
+                late = asyncio.create_task(one_more(bench, "late"))
             if len(ready) == bench.models:
                 break
         took = time.monotonic() - started
         await creating
         assert late is not None
-        await late
+        late_deployment, late_pod = await late
     print(f"  (created after {created_after:.1f} s)")
     for resource in CHILDREN:
         there, _ = await bench.client.list_versions(resource, NAMESPACE)
@@ -171,12 +170,10 @@ async def storm(bench: Bench) -> None:
         "≤ 60 s",
         took <= 60,
     )
-    bench.note(
-        "one more, created when half of them were ready → its pod exists",
-        f"{late_pod[0]:.2f} s",
-        "≤ 5 s",
-        late_pod[0] <= 5,
-    )
+    half = "one more, created when half of them were ready"
+    bench.note(f"{half} → its Deployment exists", f"{late_deployment:.2f} s", "≤ 5 s", late_deployment <= 5)
+    # The Deployment waits for nobody of ours; the pod stands in the queues of Kubernetes' own controllers.
+    bench.note(f"{half} → its pod exists", f"{late_pod:.2f} s", "≤ 5 s", late_pod <= 5)
     used = cpu_seconds(bench.operator.pid) - cpu
     others = control_plane_cpu_seconds() - others
     bench.note(
@@ -203,7 +200,8 @@ async def singles(bench: Bench) -> None:
     """One more among the thousand, again and again."""
     times: list[float] = []
     for number in range(SINGLES):
-        await one_more(bench, f"single-{number:02d}", times)
+        _, pod = await one_more(bench, f"single-{number:02d}")
+        times.append(pod)
         await asyncio.sleep(0.5)
     median = statistics.median(times)
     bench.note(
@@ -239,19 +237,29 @@ async def restart(bench: Bench) -> None:
     bench.note("operator's resident memory after the restart", f"{settled:.0f} MiB", "≤ 250 MiB", settled <= 250)
 
 
-async def one_more(bench: Bench, name: str, times: list[float]) -> None:
-    """Create a model and take the time until its pod exists."""
+async def one_more(bench: Bench, name: str) -> tuple[float, float]:
+    """Create a model; seconds until its Deployment and its pod exist."""
     selector = f"stoker.dev/model-deployment={name}"
-    watch = bench.client.watch(PODS, NAMESPACE, label_selector=selector)
+    listed = [asyncio.Event(), asyncio.Event()]
+    started = 0.0
+
+    async def appears(resource: ResourceType, ready: asyncio.Event) -> float:
+        async for event in bench.client.watch(resource, NAMESPACE, label_selector=selector):
+            ready.set()
+            if event.type == "ADDED":
+                return time.monotonic() - started
+        raise AssertionError("a watch never ends")
+
     async with asyncio.timeout(LIMIT_SECONDS):
-        started = 0.0
-        async for event in watch:
-            if event.type == "LISTED":
-                started = time.monotonic()
-                await bench.client.create(MODEL_DEPLOYMENTS, model(name))
-            elif event.type == "ADDED":
-                times.append(time.monotonic() - started)
-                return
+        waiting = [
+            asyncio.create_task(appears(kind, event)) for kind, event in zip((DEPLOYMENTS, PODS), listed, strict=True)
+        ]
+        for event in listed:
+            await event.wait()
+        started = time.monotonic()
+        await bench.client.create(MODEL_DEPLOYMENTS, model(name))
+        deployment, pod = await asyncio.gather(*waiting)
+        return deployment, pod
 
 
 async def until_ready(bench: Bench, resource: Any, name: str) -> None:

@@ -207,7 +207,11 @@ class OperatorProcess:
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
     def _get(self, path: str) -> httpx.Response:
-        return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=5, trust_env=False)
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=5, trust_env=False)
+        except httpx.HTTPError:
+            assert self.running, f"the operator has ended: {self.log.read_text()[-3000:]}"
+            raise
 
 
 def _free_port() -> int:

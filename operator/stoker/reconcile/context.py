@@ -16,7 +16,7 @@ from stoker.reconcile.dependants import dependants_of, dependants_of_namespaces
 from stoker.reconcile.work_queue import WorkKey, WorkQueue
 
 # Several changes of children come together: the Deployment's status, its pods, our own writes coming back.
-CHILD_DELAY_SECONDS = 0.1
+CHILD_DELAY_SECONDS = 0.2
 
 
 def _now() -> datetime:
