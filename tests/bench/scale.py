@@ -323,9 +323,16 @@ def memory_mib(pid: int, name: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
 
 
+def verdict(outcome: Outcome) -> str:
+    """Whether a target was met; nothing where there is none."""
+    if outcome.target == "–":
+        return ""
+    return "yes" if outcome.met else "**no**"
+
+
 def page(bench: Bench) -> str:
     """docs/benchmarks/operator.md."""
-    rows = "\n".join(f"| {o.what} | {o.value} | {o.target} | {'yes' if o.met else '**no**'} |" for o in bench.outcomes)
+    rows = "\n".join(f"| {o.what} | {o.value} | {o.target} | {verdict(o)} |" for o in bench.outcomes)
     return f"""# The operator with {bench.models} ModelDeployments
 
     make bench-scale
