@@ -41,6 +41,8 @@ STUCK_SECONDS = 180.0
 # What is in hand at the end may finish; a write that is cut off is repeated by the next leader.
 FINISH_SECONDS = 1.0
 CRD_POLL_SECONDS = 2.0
+# Enough to keep the controllers of Kubernetes busy, few enough that a new Deployment is not long behind others.
+MOST_STARTING = 40
 SWEEP_SECONDS = 600.0
 # Objects come by the thousand and stay: the default of 700 looks through all of them far too often.
 GC_THRESHOLDS = (50_000, 20, 50)
@@ -55,16 +57,17 @@ class Operator:
         self._process = process
         self._client = client
         self._lease = LeaderLease(client, process.lease_namespace, process.lease_name, process.identity)
-        self._queue = WorkQueue()
+        cache = Cache(namespaces_known=settings.cluster_scoped)
+        self._queue = WorkQueue(may_start=lambda: cache.starting() < MOST_STARTING)
         self._context = Context(
             client=client,
-            cache=Cache(namespaces_known=settings.cluster_scoped),
+            cache=cache,
             settings=settings,
             queue=self._queue,
             events=EventPoster(client, process.identity),
         )
         self._heard = Heard()
-        self._sweeper = Sweeper(client, self._context.cache, process.namespaces, lose=self._context.lose)
+        self._sweeper = Sweeper(client, cache, process.namespaces, lose=self._context.lose)
         self._stop = asyncio.Event()
         self._waiting_for = "the resource definitions: kubectl apply -k crds/"
         self._health = HealthServer(healthy=self._check_health, ready=lambda: self._waiting_for, collect=self._collect)

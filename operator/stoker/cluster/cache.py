@@ -15,10 +15,10 @@ from pydantic import ValidationError
 
 from stoker.api import KIND_BY_NAME, ApiGateway, ApiKey, InferenceEngine, ModelDeployment, Resource
 from stoker.api.base import Metadata
-from stoker.api.names import OWNER_LABELS
 from stoker.api.observed import FetchProgress, ObservedPod
+from stoker.cluster.objects import awaits_pods, controller_uid, owner_of_child, owner_of_pod, trim
 from stoker.cluster.observe import observe_pod
-from stoker.cluster.resource_types import NAMESPACES, PODS, TYPE_BY_KIND, Object, ResourceType
+from stoker.cluster.resource_types import DEPLOYMENTS, NAMESPACES, PODS, TYPE_BY_KIND, Object, ResourceType
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -32,9 +32,10 @@ NO_ENGINE = ""
 ANY_VERSION = 2**63
 """Of objects of which only the last word is kept, not its version."""
 
-_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 # Longer than any request of ours may take: until then its answer may still speak of a deleted object.
 _TOMBSTONE_SECONDS = 90.0
+# A Deployment without a pod for longer than this is held up by something else: a quota, Pod Security, no controller.
+_STARTING_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class Cache:
         self._index = _Index()
         self._tombstones: dict[tuple[str, Key], tuple[int, float]] = {}
         self._fetch: dict[Key, FetchProgress] = {}
+        self._starting: dict[Key, float] = {}
         self.namespace_labels: dict[str, dict[str, str]] | None = {} if namespaces_known else None
         """Labels by namespace; None where the operator may not read them."""
 
@@ -187,6 +189,13 @@ class Cache:
         """Watched children with this controller."""
         return set(self._index.children_by_owner.get(owner_uid, ()))
 
+    def starting(self) -> int:
+        """Deployments that Kubernetes has not yet come to: no pod of theirs was made, though not long ago they were new."""
+        oldest = time.monotonic() - _STARTING_SECONDS
+        while self._starting and (first := next(iter(self._starting.items())))[1] < oldest:
+            del self._starting[first[0]]
+        return len(self._starting)
+
     def owner_of(self, resource: ResourceType, key: Key) -> tuple[str, str] | None:
         """(kind, name) of the object of ours that a child or pod belongs to."""
         if resource == PODS:
@@ -278,6 +287,8 @@ class Cache:
                 self._index_own(own, add=False)
             return own is not None
         child = self._children[resource].pop(key, None)
+        if resource == DEPLOYMENTS:
+            self._starting.pop(key, None)
         if child is not None:
             _discard(self._index.children_by_owner, controller_uid(child), (resource, key))
         return child is not None
@@ -312,6 +323,11 @@ class Cache:
         trimmed = trim(obj)
         trimmed.setdefault("kind", resource.kind)
         self._children[resource][key] = trimmed
+        if resource == DEPLOYMENTS:
+            if known is None and awaits_pods(trimmed):
+                self._starting[key] = time.monotonic()
+            elif not awaits_pods(trimmed):
+                self._starting.pop(key, None)
         self._index.children_by_owner[controller_uid(trimmed)].add((resource, key))
         return True
 
@@ -364,39 +380,6 @@ def parse_own(kind: str, obj: Object) -> OwnObject:
         return parse_own(kind, {name: value for name, value in obj.items() if name != "status"})
     field_path = ".".join(str(part) for part in first["loc"])
     return OwnObject(kind, metadata, obj, None, f"{field_path}: {first['msg']}")
-
-
-def trim(obj: Object) -> Object:
-    """Without what nobody here asks for: managed fields alone are half of a small object."""
-    metadata = {name: value for name, value in obj["metadata"].items() if name != "managedFields"}
-    if _LAST_APPLIED in (metadata.get("annotations") or {}):
-        metadata["annotations"] = {k: v for k, v in metadata["annotations"].items() if k != _LAST_APPLIED}
-    return {**obj, "metadata": metadata}
-
-
-def controller_uid(obj: Object) -> str:
-    """UID of the object's controller; empty where it has none."""
-    for reference in obj["metadata"].get("ownerReferences") or ():
-        if reference.get("controller"):
-            return str(reference["uid"])
-    return ""
-
-
-def owner_of_child(obj: Object) -> tuple[str, str] | None:
-    """(kind, name) of the object of ours that controls this one."""
-    for reference in obj["metadata"].get("ownerReferences") or ():
-        if reference.get("controller") and reference["kind"] in OWNER_LABELS:
-            return reference["kind"], reference["name"]
-    return None
-
-
-def owner_of_pod(obj: Object) -> tuple[str, str] | None:
-    """(kind, name) of our object, by the labels that the pod template carries."""
-    labels = obj["metadata"].get("labels") or {}
-    for kind, label in OWNER_LABELS.items():
-        if label in labels:
-            return kind, labels[label]
-    return None
 
 
 def _version(text: str) -> int:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from stoker.api import Resource
 from stoker.api.names import FIELD_MANAGER
-from stoker.cluster.cache import Cache, Key, controller_uid
+from stoker.cluster.cache import Cache, Key
 from stoker.cluster.client import KubeClient
 from stoker.cluster.compare import APPLIED_ANNOTATION, applied_hash, content_hash, find_drift
 from stoker.cluster.errors import ApiError
+from stoker.cluster.objects import controller_uid
 from stoker.cluster.resource_types import CLAIMS, DEPLOYMENTS, ROLE_BINDINGS, SECRETS, Object, ResourceType, type_of
 from stoker.errors import Stalled, Waiting
 

@@ -14,9 +14,10 @@ from datetime import datetime
 from stoker.api import ApiKey
 from stoker.api.api_key import KeyHash
 from stoker.api.names import KEY_SECRET_FIELD, ROTATE_ANNOTATION
-from stoker.cluster.cache import OwnObject, controller_uid
+from stoker.cluster.cache import OwnObject
 from stoker.cluster.children import explain_refusal
 from stoker.cluster.errors import ApiError
+from stoker.cluster.objects import controller_uid
 from stoker.cluster.resource_types import SECRETS, Object
 from stoker.desired.api_key import (
     KEY_BYTES,

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from stoker.api.resolved import OperatorSettings
-from stoker.cluster.cache import Cache, Key, OwnObject, owner_of_child, owner_of_pod
+from stoker.cluster.cache import Cache, Key, OwnObject
 from stoker.cluster.children import ChildWriter
 from stoker.cluster.client import KubeClient
 from stoker.cluster.events import EventPoster
+from stoker.cluster.objects import owner_of_child, owner_of_pod
 from stoker.cluster.resource_types import NAMESPACES, OWN_TYPES, PODS, Object, ResourceType
 from stoker.reconcile.dependants import dependants_of, dependants_of_namespaces
 from stoker.reconcile.work_queue import WorkKey, WorkQueue

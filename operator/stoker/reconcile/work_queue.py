@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 FIRST_BACKOFF_SECONDS = 0.25
 LONGEST_BACKOFF_SECONDS = 300.0
+# Only these come by the thousand, and each makes much work for Kubernetes.
+PACED_KIND = "ModelDeployment"
+LEAST_PACE_SECONDS = 0.1
 
 
 class WorkKey(NamedTuple):
@@ -29,8 +32,10 @@ Handler = Callable[[WorkKey], Awaitable[float | None]]
 class WorkQueue:
     """Names waiting for a worker, now or at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, may_start: Callable[[], bool] = lambda: True) -> None:
+        """``may_start`` says whether Kubernetes keeps up with what was begun, so that new names may be handed out."""
         self._clock = time.monotonic
+        self._may_start = may_start
         # Names never worked on before, and the others; in the order in which they came.
         self._fresh: OrderedDict[WorkKey, None] = OrderedDict()
         self._repeated: OrderedDict[WorkKey, None] = OrderedDict()
@@ -44,7 +49,8 @@ class WorkQueue:
         self._idle: deque[asyncio.Future[None]] = deque()
         self._closed = False
         self._turn = 0
-        self._last_taken = self._clock()
+        self._last_taken = self._last_started = self._clock()
+        self._pacer: asyncio.TimerHandle | None = None
 
     def add(self, key: WorkKey, *, delay: float = 0.0) -> None:
         """Have the object looked at, after ``delay`` seconds at the latest; an earlier appointment stands."""
@@ -112,7 +118,7 @@ class WorkQueue:
                 self.add(key, delay=min(delays))
 
     async def _take(self) -> WorkKey:
-        while self._closed or not self.depth:
+        while self._closed or not (self._repeated or self._may_hand_out_fresh()):
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._idle.append(turn)
             await turn
@@ -127,15 +133,38 @@ class WorkQueue:
         So an object that comes behind a thousand others gets its children at once, those get theirs, and statuses follow.
         """
         self._turn = (self._turn + 1) % 3
-        if self._repeated and (self._turn == 0 or not self._fresh):
+        if self._repeated and (self._turn == 0 or not self._may_hand_out_fresh()):
             return self._repeated.popitem(last=False)[0]
+        self._last_started = self._clock()
         return self._fresh.popitem(last=self._turn == 2)[0]
+
+    def _may_hand_out_fresh(self) -> bool:
+        """What waits here can be overtaken by a newer name, what waits in the queues of Kubernetes cannot.
+
+        So not more is begun than Kubernetes keeps up with; but a little always, for it may not be working at all.
+        """
+        if not self._fresh:
+            return False
+        wait = self._last_started + LEAST_PACE_SECONDS - self._clock()
+        if wait <= 0 or self._may_start():
+            return True
+        if self._pacer is None:
+            self._pacer = asyncio.get_running_loop().call_later(wait, self._on_pace)
+        return False
+
+    def _on_pace(self) -> None:
+        self._pacer = None
+        self._wake_one()
 
     def _make_ready(self, key: WorkKey) -> None:
         self._due.pop(key, None)
         if not self.depth:
             self._last_taken = self._clock()
-        (self._repeated if key in self._known else self._fresh)[key] = None
+        fresh = key.kind == PACED_KIND and key not in self._known
+        (self._fresh if fresh else self._repeated)[key] = None
+        self._wake_one()
+
+    def _wake_one(self) -> None:
         while self._idle:
             turn = self._idle.popleft()
             if not turn.done():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -158,3 +159,19 @@ def test_namespace_labels_are_not_known_where_they_may_not_be_read() -> None:
     assert seeing.put(NAMESPACES, labelled)
     assert not seeing.put(NAMESPACES, labelled)
     assert seeing.namespace_labels == {"team": {"a": "b"}}
+
+
+def test_deployments_are_starting_until_they_have_a_pod_or_have_been_held_up_for_long(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c"):
+        cache.put(DEPLOYMENTS, obj(DEPLOYMENTS, name, spec={"replicas": 1}))
+    cache.put(DEPLOYMENTS, obj(DEPLOYMENTS, "stopped", spec={"replicas": 0}))
+    cache.put(DEPLOYMENTS, obj(DEPLOYMENTS, "running", spec={"replicas": 1}, status={"replicas": 1}))
+    assert cache.starting() == 3
+    cache.put(DEPLOYMENTS, obj(DEPLOYMENTS, "a", 2, spec={"replicas": 1}, status={"replicas": 1}))
+    cache.drop(DEPLOYMENTS, ("team", "b"))
+    assert cache.starting() == 1
+    later = time.monotonic() + 16
+    monkeypatch.setattr("stoker.cluster.cache.time.monotonic", lambda: later)
+    assert cache.starting() == 0

@@ -180,3 +180,39 @@ async def test_a_queue_that_does_not_move_says_for_how_long() -> None:
 def test_backoff_doubles_up_to_five_minutes(failures: int) -> None:
     longest = min(FIRST_BACKOFF_SECONDS * 2 ** min(failures, 40), LONGEST_BACKOFF_SECONDS)
     assert longest / 2 <= backoff(failures) <= longest
+
+
+async def test_new_names_wait_while_kubernetes_does_not_keep_up_and_the_newest_overtakes_then() -> None:
+    keeps_up = False
+    queue, recorder = WorkQueue(may_start=lambda: keeps_up), Recorder()
+    for number in range(50):
+        queue.add(key(f"old-{number}"))
+    async with running(queue, recorder, workers=4):
+        await asyncio.sleep(0.05)
+        assert len(recorder.names) <= 1
+        queue.add(key("newest"))
+        keeps_up = True
+        queue.add(WorkKey("ApiGateway", "team", "gateway"))
+        await recorder.until(lambda: "newest" in recorder.names)
+        assert recorder.names.index("newest") < 10
+
+
+async def test_a_little_is_begun_even_when_kubernetes_does_nothing_at_all() -> None:
+    queue, recorder = WorkQueue(may_start=lambda: False), Recorder()
+    for number in range(3):
+        queue.add(key(str(number)))
+    async with running(queue, recorder):
+        await recorder.until(lambda: len(recorder.names) == 3)
+
+
+async def test_other_kinds_and_names_seen_before_are_never_held_back() -> None:
+    keeps_up = True
+    queue, recorder = WorkQueue(may_start=lambda: keeps_up), Recorder()
+    async with running(queue, recorder):
+        queue.add(key("seen"))
+        await recorder.until(lambda: recorder.names == ["seen"] and not queue.running)
+        keeps_up = False
+        queue.add(WorkKey("ApiKey", "team", "alice"))
+        queue.add(key("seen"))
+        await asyncio.sleep(0.01)
+    assert sorted(recorder.names) == ["alice", "seen", "seen"]
