@@ -143,5 +143,8 @@ def test_a_pod_that_serves_is_used_at_once(kube: Kube, service: Service) -> None
     answer = until(lambda: (found := service.gateway.chat()).status == 503 and found, "no engine", within=20)
     assert answer.error["code"] == "model_not_ready"
     assert int(answer.headers["retry-after"]) > 0
+    # The gateway knows before the status does that the old pod goes; Ready must be the new one's.
+    model = ("modeldeployment/smollm2", "-n", service.namespace)
+    kube.kubectl("wait", "--for=condition=Ready=false", *model, "--timeout=10s")
     kube.wait_ready("modeldeployment/smollm2", namespace=service.namespace)
     until(lambda: service.gateway.chat().status == 200, "the new pod is used", within=1)
