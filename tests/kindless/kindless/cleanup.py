@@ -43,7 +43,7 @@ def supervised(cluster: Cluster) -> list[Process]:
     """Only a control plane's: a node's processes have numbers of another namespace, and end with it."""
     if not cluster.control_plane_only:
         return []
-    notes = [file.read_text().split() for file in (cluster.directory / "processes").glob("*")]
+    notes = [file.read_text().split() for file in entries(cluster.directory / "processes")]
     return [Process(int(note[0]), note[1]) for note in notes if len(note) == 2]
 
 
@@ -53,18 +53,26 @@ def remove_directory(cluster: Cluster) -> None:
     Mounts of an ended namespace are taken down in the background, so the folder may be busy for a moment.
     """
     deadline = time.monotonic() + 10
-    while cluster.directory.exists():
-        for path in cluster.directory.iterdir():
+    # Another command may sweep up the same dead cluster at the same time: what it has removed is not ours to miss.
+    while present := entries(cluster.directory):
+        for path in present:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             elif path != cluster.record_file:
                 path.unlink(missing_ok=True)
-        if list(cluster.directory.iterdir()) == [cluster.record_file]:
+        if entries(cluster.directory) in ([], [cluster.record_file]):
             break
         if time.monotonic() > deadline:
             raise KindlessError(f"cannot remove {cluster.directory}; see `mount`, then delete the cluster again")
         time.sleep(0.05)
     shutil.rmtree(cluster.directory, ignore_errors=True)
+
+
+def entries(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir())
+    except FileNotFoundError:
+        return []
 
 
 def make_mount_points() -> None:
