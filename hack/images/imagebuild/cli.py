@@ -28,8 +28,12 @@ def main() -> None:
     parser.add_argument("--world", choices=["docker", "buildah", "auto"], default="auto")
     parser.add_argument("--load", metavar="CLUSTER", help="build, then load into this kind cluster")
     parser.add_argument("--push", metavar="REGISTRY", help="build, then publish Stoker's own image there")
+    parser.add_argument(
+        "--print-id", metavar="IMAGE", help="build, then print the id of this image as the only output line"
+    )
     arguments = parser.parse_args()
-    if unknown := set(arguments.images) - {image.key for image in images}:
+    asked = {*arguments.images, *([arguments.print_id] if arguments.print_id else [])}
+    if unknown := asked - {image.key for image in images}:
         parser.error(f"no such image: {', '.join(sorted(unknown))}")
     interrupt_on_termination()
     try:
@@ -42,6 +46,8 @@ def main() -> None:
             built = build_images(world, [image for image in wanted if world.builds_stand_ins or not image.stands_in])
             if arguments.load:
                 load(world, arguments.load, built, arguments.images)
+            if arguments.print_id:
+                print(next(image_id for image, image_id in built.items() if image.key == arguments.print_id))
         if arguments.push:
             push(world, arguments.push, next(image for image in wanted if image.key == "stoker"))
     except KindlessError as error:
