@@ -22,6 +22,15 @@ from stoker.api.base import (
 )
 
 
+class UserTokens(ApiModel):
+    """What a service says of the users it calls for."""
+
+    secret_ref: LocalObjectReference
+    """Secret whose key `secret` (32 bytes or more) signs the tokens with HS256: of Open WebUI FORWARD_USER_INFO_HEADER_JWT_SECRET."""
+    issuer: Annotated[str, Field(min_length=1, max_length=512)] = "open-webui"
+    """What their claim iss must be."""
+
+
 class ApiKeySpec(ApiModel):
     """Who may call which models."""
 
@@ -44,6 +53,8 @@ class ApiKeySpec(ApiModel):
     """A role of the gateway (spec.roles, or admin or user, which every gateway has): it adds its bounds to the key's own."""
     limits: RequestLimits | None = None
     """How much it may ask for. Default: what its role says, else the gateway."""
+    user_tokens: UserTokens | None = None
+    """Lets a service such as Open WebUI say in the header X-OpenWebUI-User-Jwt for whom it calls: limits and usage are that user's then. Default: the header is not believed."""
     expires_at: datetime | None = None
     """When the key stops working."""
     secret_name: SecretName | None = None

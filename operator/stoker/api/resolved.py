@@ -134,6 +134,6 @@ class ResolvedApiGateway:
     ready_replicas: int = 0
     """Pods that serve; limits are divided among them."""
     jwt_secrets: Mapping[str, str] = field(default_factory=dict)
-    """Shared secrets of issuers, by the name of their Secret; one that is missing is not there."""
+    """Shared secrets of issuers and of keys that speak for users, by the name of their Secret; one that is missing is not there."""
     account_uid: str = ""
     """uid of the ServiceAccount its pods have their tokens from; a token of an earlier one is refused for ever."""

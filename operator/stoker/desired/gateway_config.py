@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from math import ceil
 from typing import Any
@@ -11,7 +12,7 @@ from stoker.api.api_key import ApiKey
 from stoker.api.names import cluster_name, keys_secret_name, routes_secret_name
 from stoker.api.resolved import PublishedModel, ResolvedApiGateway
 from stoker.desired.gateway_pod import COMPONENT
-from stoker.desired.gateway_tokens import build_issuers
+from stoker.desired.gateway_tokens import build_issuers, build_user_tokens
 from stoker.desired.objects import Object, child, compact_json, secret_data
 from stoker.desired.served_paths import served_paths
 from stoker.models.quantity import parse_quantity
@@ -101,7 +102,10 @@ def _key_buckets(resolved: ResolvedApiGateway) -> list[list[Object]]:
     keys = sorted(resolved.keys, key=lambda key: key.key)
     # A key of a role that is not there opens nothing; its status says so.
     rows = [
-        row for key in keys if not key.spec.role or resolved.gateway.has_role(key.spec.role) for row in _key_rows(key)
+        row
+        for key in keys
+        if not key.spec.role or resolved.gateway.has_role(key.spec.role)
+        for row in _key_rows(key, resolved.jwt_secrets)
     ]
     count = max(1, ceil(len(compact_json(rows)) / KEY_SECRET_BYTES))
     buckets: list[list[Object]] = [[] for _ in range(count)]
@@ -110,7 +114,7 @@ def _key_buckets(resolved: ResolvedApiGateway) -> list[list[Object]]:
     return buckets
 
 
-def _key_rows(key: ApiKey) -> list[Object]:
+def _key_rows(key: ApiKey, secrets: Mapping[str, str]) -> list[Object]:
     """The hashes of one key; expiry travels along, since the gateway has a clock and this code has none."""
     if key.spec.suspend or key.metadata.deletion_timestamp is not None:
         return []
@@ -118,6 +122,9 @@ def _key_rows(key: ApiKey) -> list[Object]:
         hashes: list[tuple[str, datetime | None]] = [(key.spec.sha256, None)]
     else:
         hashes = [(entry.sha256, entry.expires_at) for entry in key.status.keys]
+    believed = build_user_tokens(key, secrets)
+    # Rarely there, and a Secret is small.
+    user_tokens = {"userTokens": believed} if believed else {}
     rows = []
     for sha256, expires_at in hashes:
         ends = [moment for moment in (expires_at, key.spec.expires_at) if moment is not None]
@@ -130,6 +137,7 @@ def _key_rows(key: ApiKey) -> list[Object]:
                 "role": key.spec.role,
                 "requestsPerMinute": key.spec.limits.requests_per_minute if key.spec.limits else None,
                 "expiresAt": _unix(min(ends)) if ends else None,
+                **user_tokens,
             }
         )
     return rows

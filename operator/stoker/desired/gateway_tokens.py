@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from stoker.api.api_gateway import ApiGateway, JwtIssuer
+from stoker.api.api_key import ApiKey
 from stoker.api.names import JWT_SECRET_FIELD
 from stoker.desired.objects import Object
 from stoker.errors import Stalled
@@ -38,8 +39,33 @@ def check_issuers(gateway: ApiGateway, secrets: Mapping[str, str]) -> None:
             )
 
 
+def build_user_tokens(key: ApiKey, secrets: Mapping[str, str]) -> Object | None:
+    """What a gateway believes of the users that a key speaks for; nothing while its Secret is of no use, and its calls are the key's own."""
+    tokens = key.spec.user_tokens
+    if tokens is None or not is_usable(secrets.get(tokens.secret_ref.name, "")):
+        return None
+    return {"issuer": tokens.issuer, "secret": secrets[tokens.secret_ref.name]}
+
+
+def is_usable(secret: str) -> bool:
+    """Whether HS256 may be done with it."""
+    return len(secret.encode()) >= SHORTEST_SECRET
+
+
+def check_user_tokens(key: ApiKey, secret: str) -> None:
+    """Say what is missing; the key itself goes on working."""
+    tokens = key.spec.user_tokens
+    if tokens is not None and not is_usable(secret):
+        raise Stalled(
+            "TokenSecretMissing",
+            f"ApiKey {key.metadata.name} cannot speak for users, since Secret {tokens.secret_ref.name} has no {JWT_SECRET_FIELD} of "
+            f"{SHORTEST_SECRET} bytes or more; its calls count as its own. kubectl create secret generic {tokens.secret_ref.name} "
+            f"--from-literal={JWT_SECRET_FIELD}=…",
+        )
+
+
 def _lacks_secret(issuer: JwtIssuer, secrets: Mapping[str, str]) -> bool:
-    return issuer.secret_ref is not None and len(secrets.get(issuer.secret_ref.name, "").encode()) < SHORTEST_SECRET
+    return issuer.secret_ref is not None and not is_usable(secrets.get(issuer.secret_ref.name, ""))
 
 
 def _issuer(issuer: JwtIssuer, secrets: Mapping[str, str]) -> Object:

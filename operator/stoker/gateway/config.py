@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from stoker.gateway.endpoints import ENDPOINTS, PATHS_BY_TASK
-from stoker.gateway.issuers import Issuer, parse_issuer
+from stoker.gateway.issuers import Issuer, UserTokens, parse_issuer, parse_user_tokens
 
 if TYPE_CHECKING:
     from stoker.gateway.tokens import Verifier
@@ -78,7 +78,13 @@ class Key:
     role_allowed: re.Pattern[str] | None = None
     """Matches what the role may use; None where there is no role."""
     caller: str = ""
-    """Whom a token speaks for; empty for keys, which are known by their names."""
+    """Whose calls are counted together; empty for keys, which are known by their names."""
+    user: str = ""
+    """For whom the call is, where a token says so: for log and usage."""
+    by_token: bool = False
+    """No ApiKey, but somebody with a token of an issuer."""
+    user_tokens: UserTokens | None = None
+    """What makes a token that says for whom a call with this key is."""
     requests_per_minute: int = 0
     """How often it may call a model; in a table what this replica admits, 0 for any number."""
 
@@ -313,6 +319,7 @@ def _parse_key(entry: Any) -> Key | None:
             patterns,
             role=str(entry.get("role") or ""),
             requests_per_minute=_positive(entry, "requestsPerMinute", 0),
+            user_tokens=parse_user_tokens(entry.get("userTokens")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         logger.warning("%s: a key entry is left out: %s: %s", KEYS_FIELD, type(error).__name__, error)

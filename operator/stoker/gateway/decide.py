@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote
 
@@ -19,6 +19,7 @@ from stoker.gateway.multipart import BadForm, read_form_field
 from stoker.gateway.openai_errors import ApiProblem
 
 if TYPE_CHECKING:
+    from stoker.gateway.issuers import UserTokens
     from stoker.gateway.tokens import Verifier
 
 ANSWER_CLUSTER = "answer"
@@ -53,6 +54,8 @@ class Decision:
     """Whose requests are counted together."""
     role: str = ""
     """Role of a token's user, for the relay, which knows keys only."""
+    user: str = ""
+    """For whom the call is, where a token says so."""
     problem: ApiProblem | None = None
     limit: int = 0
     """Requests per minute that the caller may make; 0 for any number."""
@@ -74,6 +77,8 @@ class Request:
     body: bytes = b""
     content_type: str = ""
     """Of forms only."""
+    user_token: str = ""
+    """What a service says of its user (X-OpenWebUI-User-Jwt): believed of keys that speak for users, and if its signature is good."""
     early: bool = False
     """Asked before the body was read: say only whether it may be read."""
 
@@ -91,6 +96,8 @@ def decide(table: Table, request: Request, now: float) -> Decision:
 def decide_path(table: Table, request: Request, path: str, endpoint: Endpoint | None, now: float) -> Decision:
     """The key comes first: without one nothing can be learned, not even which paths exist."""
     key = find_key(table, request.authorization, now)
+    if not isinstance(key, ApiProblem) and request.user_token and key.user_tokens is not None:
+        key = find_user(table, key, key.user_tokens, request.user_token, now)
     if isinstance(key, ApiProblem):
         return Decision(key.code, problem=key)
     if endpoint is None:
@@ -153,10 +160,34 @@ def find_identity(table: Table, verifier: Verifier, token: str, digest: bytes, n
         allowed=ANY_MODEL,
         role=identity.role,
         caller=identity.caller,
+        user=identity.user,
+        by_token=True,
     )
     key = with_role(made, table.roles, table) if identity.role else None
     if key is None:
         return errors.no_role(identity.role)
+    return remember(table, digest, key)
+
+
+def find_user(table: Table, key: Key, by: UserTokens, token: str, now: float) -> Key | ApiProblem:
+    """The key as that of the user it speaks for: what it may is the key's matter, what is counted is the user's."""
+    digest = hashlib.sha256(key.digest + token.encode("latin-1", "replace")).digest()
+    known = table.identities.get(digest)
+    if known is not None and known.expires_at is not None and known.expires_at > now:
+        return known
+    from stoker.gateway.tokens import BadToken, verify_user
+
+    try:
+        user = verify_user(token, by, now)
+    except BadToken as error:
+        return errors.wrong_user_token(str(error))
+    ends = user.expires_at if key.expires_at is None else min(user.expires_at, key.expires_at)
+    made = replace(key, digest=digest, caller=f"{key.name} {user.name}", user=user.shown, expires_at=ends)
+    return remember(table, digest, made)
+
+
+def remember(table: Table, digest: bytes, key: Key) -> Key:
+    """Kept for the next call with the same token."""
     if len(table.identities) >= IDENTITIES:
         table.identities.clear()
     table.identities[digest] = key
@@ -180,6 +211,7 @@ def decide_route(table: Table, key: Key, name: str, path: str) -> Decision:
         model=model.name,
         requested=name,
         key=key.name,
+        user=key.user,
         caller=key.caller or key.name,
         limit=key.requests_per_minute,
     )
@@ -203,7 +235,7 @@ def decide_models(table: Table, key: Key, method: str, path: str) -> Decision:
 
 def token_role(key: Key) -> str:
     """The role of whoever brought a token; nothing for a key."""
-    return key.role if key.caller else ""
+    return key.role if key.by_token else ""
 
 
 def to_relay(key: Key, answer: str, model: Model, name: str) -> Decision:

@@ -34,6 +34,8 @@ STREAM_IDLE = "3600s"
 # llama.cpp closes an idle connection after 5 s, others later: ours are gone before, or a request could meet a closing one.
 UPSTREAM_IDLE = "3s"
 POLICY_TIMEOUT = "5s"
+USER_TOKEN_HEADER = "x-gw-user-token"
+"""Under this name the policy sees X-OpenWebUI-User-Jwt; that and everything else that begins like it goes no further."""
 NOT_FOR_ENGINES = [
     "authorization",
     "x-api-key",
@@ -44,6 +46,8 @@ NOT_FOR_ENGINES = [
     "x-gw-key",
     "x-gw-model",
     "x-gw-reason",
+    "x-gw-user",
+    USER_TOKEN_HEADER,
     "x-envoy-external-address",
     "x-envoy-internal",
 ]
@@ -83,7 +87,14 @@ def build_listeners(settings: Settings) -> Document:
                 "envoy.http.early_header_mutation.header_mutation",
                 "http.early_header_mutation.header_mutation.v3.HeaderMutation",
                 mutations=[
-                    {"remove_on_match": {"key_matcher": {"prefix": prefix}}} for prefix in ("x-gw-", "x-envoy-")
+                    *(_remove_prefix(prefix) for prefix in ("x-gw-", "x-envoy-")),
+                    {
+                        "append": {
+                            "header": {"key": USER_TOKEN_HEADER, "value": "%REQ(x-openwebui-user-jwt)%"},
+                            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+                        }
+                    },
+                    _remove_prefix("x-openwebui-"),
                 ],
             )
         ],
@@ -310,7 +321,9 @@ def _policy_filter(name: str, settings: Settings, *, early: bool) -> Document:
             },
         },
         "allowed_headers": {
-            "patterns": [{"exact": header} for header in ("authorization", "x-api-key", "content-type")]
+            "patterns": [
+                {"exact": header} for header in ("authorization", "x-api-key", "content-type", USER_TOKEN_HEADER)
+            ]
         },
         "failure_mode_allow": False,
         "status_on_error": {"code": "ServiceUnavailable"},
@@ -351,6 +364,7 @@ def _access_log() -> Document:
         "details": "%RESPONSE_CODE_DETAILS%",
         "model": _said("x-gw-model"),
         "key": _said("x-gw-key"),
+        "user": _said("x-gw-user"),
         "reason": _said("x-gw-reason"),
         "ms": "%DURATION%",
         "first_byte_ms": "%RESPONSE_DURATION%",
@@ -416,6 +430,10 @@ def _header(name: str, **match: object) -> Document:
 def _length(start: int, end: int) -> Document:
     """Matches a content-length from start up to, but not including, end."""
     return {"name": "content-length", "range_match": {"start": start, "end": end}}
+
+
+def _remove_prefix(prefix: str) -> Document:
+    return {"remove_on_match": {"key_matcher": {"prefix": prefix}}}
 
 
 def _address(address: str, port: int) -> Document:

@@ -31,6 +31,25 @@ class Issuer:
     """Role of whoever has none of these values; empty: he is not let in."""
 
 
+@dataclass(frozen=True, slots=True)
+class UserTokens:
+    """How a service that calls with one key says for which of its users: by tokens that it signs with a shared secret."""
+
+    issuer: str
+    """What `iss` must be."""
+    secret: str
+
+
+def parse_user_tokens(entry: Any) -> UserTokens | None:
+    """None where the key speaks for nobody else; ValueError or the like for half an entry, which would make the key's users one."""
+    if entry is None:
+        return None
+    found = UserTokens(_text(entry["issuer"]), _text(entry["secret"]))
+    if len(found.secret.encode()) < SHORTEST_SECRET:
+        raise ValueError(f"the secret of userTokens is shorter than {SHORTEST_SECRET} bytes")
+    return found
+
+
 def parse_issuer(entry: Any) -> Issuer:
     """ValueError or the like for anything that is not whole: half an issuer must not let anybody in."""
     claims: Mapping[str, Any] = entry.get("claims") or {}

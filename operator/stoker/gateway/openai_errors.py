@@ -95,6 +95,15 @@ def wrong_token(why: str, code: str = "invalid_token") -> ApiProblem:
     )
 
 
+def wrong_user_token(why: str) -> ApiProblem:
+    """A good key, but what it says of its user is not."""
+    return ApiProblem(
+        401,
+        "invalid_user_token",
+        f"The header X-OpenWebUI-User-Jwt is not accepted: {why}. It must be signed with the secret that spec.userTokens of the ApiKey names.",
+    )
+
+
 def no_role(role: str) -> ApiProblem:
     """A good token of somebody who has no business here."""
     why = (

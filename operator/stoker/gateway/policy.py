@@ -22,6 +22,7 @@ from stoker.gateway import admin
 from stoker.gateway.admin import NotAnswering
 from stoker.gateway.decide import Decision, Request, decide
 from stoker.gateway.endpoints import ANTHROPIC_PREFIX, speaks_anthropic
+from stoker.gateway.envoy import USER_TOKEN_HEADER
 from stoker.gateway.limits import RequestLimits
 from stoker.gateway.metrics import DecisionMetrics
 from stoker.gateway.openai_errors import UNKNOWN_SIGNING_KEY, rate_limited
@@ -53,6 +54,7 @@ LARGE_BODY = 1 << 20
 FORMS_PREFIX = "/v1/audio/"
 AUTHORIZATION = b"\r\nauthorization:"
 API_KEY = b"\r\nx-api-key:"
+USER_TOKEN = b"\r\n" + USER_TOKEN_HEADER.encode() + b":"
 CONTENT_TYPE = b"\r\ncontent-type:"
 EARLY = b"\r\nx-gw-stage: early"
 
@@ -130,8 +132,9 @@ def parse_request(head: bytes, body: bytes) -> Request | None:
         # Anthropic's clients send the key like this; only on their own paths, so that each path has one way in.
         key = _header(head, API_KEY)
         authorization = f"Bearer {key}" if key else None
+    user_token = _header(head, USER_TOKEN) or ""
     form = (_header(head, CONTENT_TYPE) or "") if target.startswith(FORMS_PREFIX) else ""
-    return Request(parts[0].decode("latin-1"), target, authorization or "", body, form, EARLY in head)
+    return Request(parts[0].decode("latin-1"), target, authorization or "", body, form, user_token, EARLY in head)
 
 
 def render(decision: Decision) -> bytes:
@@ -140,6 +143,8 @@ def render(decision: Decision) -> bytes:
     headers = [("x-gw-reason", decision.reason)]
     if decision.key:
         headers.append(("x-gw-key", decision.key))
+    if decision.user:
+        headers.append(("x-gw-user", decision.user))
     if decision.model:
         headers.append(("x-gw-model", decision.model))
     if problem is None:

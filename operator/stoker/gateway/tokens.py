@@ -19,7 +19,7 @@ from joserfc import jws
 from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
-from stoker.gateway.issuers import Issuer
+from stoker.gateway.issuers import Issuer, UserTokens
 
 CLOCK_SKEW_SECONDS = 60.0
 SMALLEST_RSA_BITS = 2048
@@ -45,6 +45,17 @@ class Identity:
     """For log lines: printable, and fit for a header."""
     role: str
     """Empty where none of his values has a role."""
+    expires_at: float
+    """Clock skew included."""
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """For whom a service calls."""
+
+    name: str
+    shown: str
+    """For log lines: printable, and fit for a header."""
     expires_at: float
     """Clock skew included."""
 
@@ -86,25 +97,51 @@ class Verifier:
 
     def verify(self, token: str, now: float) -> Identity:
         """BadToken says why not; what is inside a token is told only after its signature was found good."""
-        parts = token.split(".")
-        if len(parts) != 3 or not all(_PART.fullmatch(part) for part in parts):
-            raise BadToken("it is not a signed JSON Web Token")
-        header, claims = _read(parts[0]), _read(parts[1])
+        header, claims = _take_apart(token)
         name = claims.get("iss")
         found = self._issuers.get(name) if isinstance(name, str) else None
         if found is None:
             raise BadToken("its issuer is not one that this gateway trusts")
         issuer, keys = found
         key, algorithm = _choose(header, issuer, keys)
-        try:
-            registry = jws.JWSRegistry(algorithms=[algorithm], strict_check_header=False)
-            with warnings.catch_warnings():
-                # EdDSA has a new name; most issuers use the old one.
-                warnings.simplefilter("ignore", SecurityWarning)
-                signed = jws.deserialize_compact(token, key, algorithms=[algorithm], registry=registry)
-        except (JoseError, ValueError, TypeError):
-            raise BadToken("its signature is wrong") from None
-        return _identify(issuer, _object(signed.payload), now)
+        return _identify(issuer, _check_signature(token, key, algorithm), now)
+
+
+def verify_user(token: str, by: UserTokens, now: float) -> User:
+    """For whom a service calls, by the token it signed: Open WebUI's claims are sub, email, name, role, iss, iat and exp, but no aud."""
+    header, claims = _take_apart(token)
+    if header.get("alg") != "HS256" or "crit" in header or header.get("b64", True) is not True:
+        raise BadToken("its algorithm is not HS256")
+    claims = _check_signature(token, OctKey.import_key(by.secret.encode()), "HS256")
+    if claims.get("iss") != by.issuer:
+        raise BadToken("its issuer is not the one that this key speaks for")
+    expires_at = _check_times(claims, now)
+    # The address is what people and other issuers call him by; sub is a number of the service's own.
+    name = next((value for value in (claims.get("email"), claims.get("sub")) if isinstance(value, str) and value), "")
+    if not 0 < len(name) <= LONGEST_USER:
+        raise BadToken("it does not name its user (email, sub)")
+    return User(name, _HEADER_SAFE.sub("?", name), expires_at)
+
+
+def _take_apart(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Header and claims, neither of them believed yet."""
+    parts = token.split(".")
+    if len(parts) != 3 or not all(_PART.fullmatch(part) for part in parts):
+        raise BadToken("it is not a signed JSON Web Token")
+    return _read(parts[0]), _read(parts[1])
+
+
+def _check_signature(token: str, key: AnyKey, algorithm: str) -> dict[str, Any]:
+    """The claims, which may be believed now."""
+    try:
+        registry = jws.JWSRegistry(algorithms=[algorithm], strict_check_header=False)
+        with warnings.catch_warnings():
+            # EdDSA has a new name; most issuers use the old one.
+            warnings.simplefilter("ignore", SecurityWarning)
+            signed = jws.deserialize_compact(token, key, algorithms=[algorithm], registry=registry)
+    except (JoseError, ValueError, TypeError):
+        raise BadToken("its signature is wrong") from None
+    return _object(signed.payload)
 
 
 def read_key_set(document: Any) -> tuple[PublicKey, ...]:
@@ -177,15 +214,7 @@ def _identify(issuer: Issuer, claims: dict[str, Any], now: float) -> Identity:
     audience = claims.get("aud")
     if not issuer.audiences.intersection([audience] if isinstance(audience, str) else _texts(audience)):
         raise BadToken("it is meant for somebody else (aud)")
-    expires_at = _moment(claims, "exp")
-    if expires_at is None:
-        raise BadToken("it never expires (no exp)")
-    if expires_at + CLOCK_SKEW_SECONDS <= now:
-        raise BadToken("it has expired")
-    for name in ("nbf", "iat"):
-        moment = _moment(claims, name)
-        if moment is not None and moment - CLOCK_SKEW_SECONDS > now:
-            raise BadToken(f"it is not valid yet ({name})")
+    expires_at = _check_times(claims, now)
     user = claim(claims, issuer.user)
     if not isinstance(user, str) or not 0 < len(user) <= LONGEST_USER:
         raise BadToken(f"it does not name its user ({issuer.user})")
@@ -195,8 +224,22 @@ def _identify(issuer: Issuer, claims: dict[str, Any], now: float) -> Identity:
         caller=f"{issuer.issuer} {user}",
         user=_HEADER_SAFE.sub("?", user),
         role=role,
-        expires_at=expires_at + CLOCK_SKEW_SECONDS,
+        expires_at=expires_at,
     )
+
+
+def _check_times(claims: dict[str, Any], now: float) -> float:
+    """When the token ends, clock skew included."""
+    expires_at = _moment(claims, "exp")
+    if expires_at is None:
+        raise BadToken("it never expires (no exp)")
+    if expires_at + CLOCK_SKEW_SECONDS <= now:
+        raise BadToken("it has expired")
+    for name in ("nbf", "iat"):
+        moment = _moment(claims, name)
+        if moment is not None and moment - CLOCK_SKEW_SECONDS > now:
+            raise BadToken(f"it is not valid yet ({name})")
+    return expires_at + CLOCK_SKEW_SECONDS
 
 
 def claim(claims: Mapping[str, Any], path: str) -> Any:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import secrets
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
 from stoker.api import ApiGateway, ApiKey, ModelDeployment
-from stoker.api.names import JWT_SECRET_FIELD, admin_key_name, keys_secret_name, routes_secret_name
+from stoker.api.names import admin_key_name, keys_secret_name, routes_secret_name
 from stoker.api.observed import ObservedWorkload
 from stoker.api.resolved import PublishedModel, ResolvedApiGateway
 from stoker.cluster.cache import Cache, OwnObject
@@ -23,6 +23,7 @@ from stoker.desired.publishing import check_gateway, published_models
 from stoker.errors import StokerError
 from stoker.reconcile.context import Context
 from stoker.reconcile.report import report, retry_after
+from stoker.reconcile.token_secrets import read_token_secrets
 from stoker.status.api_gateway import compute_api_gateway_status
 
 # Secrets are not watched (design, section 7.3): one deleted by hand is back after this time at the latest.
@@ -41,7 +42,7 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
         published, _ = published_models(gateway, cache.models(), cache.namespace_labels)
         models = tuple(replace(model, engine_type=_engine_type(cache, model.deployment)) for model in published)
         account = await context.children.apply(gateway, build_account(gateway))
-        jwt_secrets = await _read_jwt_secrets(context, gateway)
+        jwt_secrets = await read_token_secrets(context, gateway.metadata.namespace, _token_secrets(gateway, keys))
         resolved = ResolvedApiGateway(
             gateway=gateway,
             models=models,
@@ -108,18 +109,10 @@ async def _read_or_make_token(context: Context, gateway: ApiGateway) -> str:
     return secrets.token_urlsafe(32)
 
 
-async def _read_jwt_secrets(context: Context, gateway: ApiGateway) -> dict[str, str]:
-    """Shared secrets of issuers, by the name of their Secret; they are not watched, so a new one counts at the next resync."""
-    found: dict[str, str] = {}
-    for issuer in gateway.spec.auth.jwt or ():
-        if issuer.secret_ref is None:
-            continue
-        secret = await context.client.get(SECRETS, gateway.metadata.namespace, issuer.secret_ref.name)
-        with contextlib.suppress(KeyError, ValueError):
-            found[issuer.secret_ref.name] = base64.b64decode(
-                ((secret or {}).get("data") or {})[JWT_SECRET_FIELD]
-            ).decode()
-    return found
+def _token_secrets(gateway: ApiGateway, keys: Iterable[ApiKey]) -> set[str]:
+    """Names of the Secrets that tokens are signed with."""
+    issuers = {issuer.secret_ref.name for issuer in gateway.spec.auth.jwt or () if issuer.secret_ref is not None}
+    return issuers | {key.spec.user_tokens.secret_ref.name for key in keys if key.spec.user_tokens is not None}
 
 
 async def _prune_key_secrets(context: Context, gateway: ApiGateway, children: list[Object]) -> None:

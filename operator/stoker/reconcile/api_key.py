@@ -30,9 +30,11 @@ from stoker.desired.api_key import (
     next_change,
     secret_name,
 )
+from stoker.desired.gateway_tokens import check_user_tokens
 from stoker.errors import Stalled, StokerError, Waiting
 from stoker.reconcile.context import Context
 from stoker.reconcile.report import report, retry_after
+from stoker.reconcile.token_secrets import read_token_secrets
 from stoker.status.api_key import compute_api_key_status
 
 # Secrets are not watched: that one was deleted by hand is noticed after this time at the latest.
@@ -66,6 +68,7 @@ async def reconcile_api_key(context: Context, own: OwnObject, api_key: ApiKey) -
             if api_key.spec.sha256
             else await _with_secret(context, api_key, now)
         )
+        await _check_user_tokens(context, api_key)
     except StokerError as error:
         problem = error
     gateway_key = (api_key.metadata.namespace, api_key.spec.gateway_ref.name)
@@ -86,6 +89,14 @@ async def reconcile_api_key(context: Context, own: OwnObject, api_key: ApiKey) -
     change = next_change(api_key.model_copy(update={"status": new}), now)
     until_change = (change - now).total_seconds() if change else RESYNC_SECONDS
     return retry_after(problem, at_most=min(RESYNC_SECONDS, max(until_change, 1.0)))
+
+
+async def _check_user_tokens(context: Context, api_key: ApiKey) -> None:
+    tokens = api_key.spec.user_tokens
+    if tokens is not None:
+        name = tokens.secret_ref.name
+        found = await read_token_secrets(context, api_key.metadata.namespace, [name])
+        check_user_tokens(api_key, found.get(name, ""))
 
 
 async def _without_secret(context: Context, api_key: ApiKey, now: datetime) -> _Keys:

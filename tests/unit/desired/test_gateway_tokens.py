@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from stoker.desired.gateway_tokens import build_issuers, check_issuers
+from stoker.desired.gateway_tokens import build_issuers, build_user_tokens, check_issuers, check_user_tokens
 from stoker.errors import Stalled
-from stoker.gateway.issuers import parse_issuer
+from stoker.gateway.issuers import parse_issuer, parse_user_tokens
 
 SECRET = "x" * 32
 BY_SECRET = {"issuer": "ours", "audiences": ["gateway"], "secretRef": {"name": "hs"}, "defaultRole": "user"}
@@ -46,3 +46,23 @@ def test_roles_of_the_gateway_and_built_in_ones_may_be_named(make_gateway) -> No
     roles = [{"name": "own"}]
     mapped = {**BY_SECRET, "roleMap": [{"value": "x", "role": "own"}, {"value": "y", "role": "admin"}]}
     check_issuers(make_gateway(auth={"jwt": [mapped]}, roles=roles), {"hs": SECRET})
+
+
+def test_a_gateway_is_told_what_makes_a_keys_user_tokens(make_key) -> None:
+    key = make_key(userTokens={"secretRef": {"name": "webui"}})
+    told = build_user_tokens(key, {"webui": SECRET})
+    assert told == {"issuer": "open-webui", "secret": SECRET}
+    assert parse_user_tokens(told) is not None, "the gateway reads what it is told"
+    check_user_tokens(key, SECRET)
+    assert build_user_tokens(make_key(), {"webui": SECRET}) is None
+
+
+@pytest.mark.parametrize("secret", ["", "short"])
+def test_without_a_good_secret_a_key_speaks_for_nobody_and_it_is_said(make_key, secret: str) -> None:
+    key = make_key(userTokens={"secretRef": {"name": "webui"}})
+    assert build_user_tokens(key, {"webui": secret}) is None
+    with pytest.raises(Stalled) as stalled:
+        check_user_tokens(key, secret)
+    assert stalled.value.reason == "TokenSecretMissing"
+    assert "kubectl create secret generic webui" in stalled.value.message
+    check_user_tokens(make_key(), "")

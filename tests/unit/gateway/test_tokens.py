@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from joserfc import jws
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
-from stoker.gateway.issuers import Issuer, parse_issuer
-from stoker.gateway.tokens import BadToken, Identity, UnknownKey, Verifier, claim, read_key_set
+from stoker.gateway.issuers import Issuer, UserTokens, parse_issuer, parse_user_tokens
+from stoker.gateway.tokens import BadToken, Identity, UnknownKey, Verifier, claim, read_key_set, verify_user
 
 NOW = 1_700_000_000.0
 ISSUER = "https://idp.example.com"
@@ -271,3 +271,43 @@ def test_json_that_is_no_token_is_refused(verifier: Verifier) -> None:
     for body in (b"[]", b"1", b"\xff", b"{", b"[" * 100_000, b'{"iss": NaN}'):
         refusal(verifier, f"{good}.{part(body)}.AAAA")
         refusal(verifier, f"{part(body)}.{part(claims())}.AAAA")
+
+
+WEB_UI = UserTokens("open-webui", SECRET)
+FROM_WEB_UI = {"sub": "5f0c", "email": "alice@example.com", "name": "Alice", "role": "admin", "iss": "open-webui", "iat": NOW, "exp": NOW + 300}  # fmt: skip
+
+
+def test_a_service_names_its_user_by_his_address_or_else_by_its_own_number() -> None:
+    user = verify_user(sign(FROM_WEB_UI, OCT, "HS256", kid=...), WEB_UI, NOW)
+    assert (user.name, user.expires_at) == ("alice@example.com", NOW + 360)
+    assert verify_user(sign({**FROM_WEB_UI, "email": None}, OCT, "HS256"), WEB_UI, NOW).name == "5f0c"
+    assert (
+        verify_user(sign({**FROM_WEB_UI, "email": "älice\r\nx: y"}, OCT, "HS256"), WEB_UI, NOW).shown == "?lice??x:?y"
+    )
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        sign({**FROM_WEB_UI, "iss": "other"}, OCT, "HS256"),
+        sign({**FROM_WEB_UI, "exp": NOW - 61}, OCT, "HS256"),
+        sign({**FROM_WEB_UI, "exp": None}, OCT, "HS256"),
+        sign({**FROM_WEB_UI, "iat": NOW + 61}, OCT, "HS256"),
+        sign({**FROM_WEB_UI, "email": 7, "sub": ["x"]}, OCT, "HS256"),
+        sign(FROM_WEB_UI, OCT, "HS512"),
+        sign(FROM_WEB_UI, RSA, "RS256"),
+        sign(FROM_WEB_UI, OctKey.import_key("x" * 32, {"kid": "x"}), "HS256"),
+        sign(FROM_WEB_UI, OCT, "HS256", b64=False, crit=["b64"]),
+        "a.b",
+        "",
+    ],
+)
+def test_what_a_service_says_of_its_user_needs_its_secret_its_name_and_the_present(token: str) -> None:
+    with pytest.raises(BadToken):
+        verify_user(token, WEB_UI, NOW)
+
+
+@pytest.mark.parametrize("entry", [{}, {"issuer": "open-webui"}, {"issuer": "open-webui", "secret": "short"}, {"issuer": "", "secret": SECRET}])  # fmt: skip
+def test_half_of_what_makes_user_tokens_is_refused(entry: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, KeyError)):
+        parse_user_tokens(entry)
