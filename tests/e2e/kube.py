@@ -30,6 +30,7 @@ API_VERSIONS = {
     "serviceaccounts": "v1",
     "services": "v1",
     "deployments": "apps/v1",
+    "statefulsets": "apps/v1",
     "leases": "coordination.k8s.io/v1",
     "networkpolicies": "networking.k8s.io/v1",
     "poddisruptionbudgets": "policy/v1",

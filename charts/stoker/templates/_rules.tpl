@@ -12,9 +12,9 @@
 - apiGroups: ["stoker.dev"]
   resources: ["apikeys"]
   verbs: ["create", "patch", "delete"]
-# Children: engines and gateways.
+# Children: engines, gateways, and what of a gateway has a volume.
 - apiGroups: ["apps"]
-  resources: ["deployments"]
+  resources: ["deployments", "statefulsets"]
   verbs: ["get", "list", "watch", "create", "patch", "delete"]
 # Children: addresses, identities, weight caches, configuration files of engines; chat templates are read by name.
 - apiGroups: [""]

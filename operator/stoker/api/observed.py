@@ -58,6 +58,8 @@ class ObservedPod:
     scheduled: bool
     pod_ip: str
     template_hash: str
+    component: str = ""
+    """Which part of its owner it is: engine, gateway …"""
     containers: tuple[ObservedContainer, ...] = ()
     unschedulable_message: str = ""
     """The scheduler's words, when it found no node."""

@@ -13,14 +13,23 @@ from stoker.cluster.client import KubeClient
 from stoker.cluster.compare import APPLIED_ANNOTATION, applied_hash, content_hash, find_drift
 from stoker.cluster.errors import ApiError
 from stoker.cluster.objects import controller_uid
-from stoker.cluster.resource_types import CLAIMS, DEPLOYMENTS, ROLE_BINDINGS, SECRETS, Object, ResourceType, type_of
+from stoker.cluster.resource_types import (
+    CLAIMS,
+    DEPLOYMENTS,
+    ROLE_BINDINGS,
+    SECRETS,
+    STATEFUL_SETS,
+    Object,
+    ResourceType,
+    type_of,
+)
 from stoker.errors import Stalled, Waiting
 
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 # A pod needs its account and policy; a binding is refused while its role does not exist.
-APPLIED_LAST = frozenset({DEPLOYMENTS.kind, ROLE_BINDINGS.kind})
+APPLIED_LAST = frozenset({DEPLOYMENTS.kind, STATEFUL_SETS.kind, ROLE_BINDINGS.kind})
 
 
 class ChildWriter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
+from stoker.api.names import COMPONENT
 from stoker.api.observed import ObservedContainer, ObservedDeployment, ObservedPod
 from stoker.cluster.resource_types import Object
 
@@ -20,6 +21,7 @@ def observe_pod(pod: Object) -> ObservedPod:
     metadata, status = pod["metadata"], pod.get("status") or {}
     conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}
     scheduled = conditions.get("PodScheduled", {})
+    labels = metadata.get("labels") or {}
     containers = [
         *(_observe_container(seen, init=True) for seen in status.get("initContainerStatuses") or ()),
         *(_observe_container(seen, init=False) for seen in status.get("containerStatuses") or ()),
@@ -31,7 +33,8 @@ def observe_pod(pod: Object) -> ObservedPod:
         terminating="deletionTimestamp" in metadata,
         scheduled=bool((pod.get("spec") or {}).get("nodeName")),
         pod_ip=status.get("podIP", ""),
-        template_hash=(metadata.get("labels") or {}).get(TEMPLATE_HASH, ""),
+        template_hash=labels.get(TEMPLATE_HASH, ""),
+        component=labels.get(COMPONENT, ""),
         containers=tuple(containers),
         unschedulable_message=str(scheduled.get("message", "")) if scheduled.get("reason") == "Unschedulable" else "",
         created_at=datetime.fromisoformat(metadata["creationTimestamp"]).timestamp(),

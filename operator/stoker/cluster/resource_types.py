@@ -51,6 +51,7 @@ API_KEYS = ResourceType(API_VERSION, "apikeys", "ApiKey")
 OWN_TYPES = (INFERENCE_ENGINES, MODEL_DEPLOYMENTS, API_GATEWAYS, API_KEYS)
 
 DEPLOYMENTS = ResourceType("apps/v1", "deployments", "Deployment")
+STATEFUL_SETS = ResourceType("apps/v1", "statefulsets", "StatefulSet")
 SERVICES = ResourceType("v1", "services", "Service")
 SERVICE_ACCOUNTS = ResourceType("v1", "serviceaccounts", "ServiceAccount")
 CLAIMS = ResourceType("v1", "persistentvolumeclaims", "PersistentVolumeClaim")
@@ -61,6 +62,7 @@ ROLES = ResourceType("rbac.authorization.k8s.io/v1", "roles", "Role")
 ROLE_BINDINGS = ResourceType("rbac.authorization.k8s.io/v1", "rolebindings", "RoleBinding")
 WATCHED_CHILD_TYPES = (
     DEPLOYMENTS,
+    STATEFUL_SETS,
     SERVICES,
     SERVICE_ACCOUNTS,
     CLAIMS,

@@ -32,7 +32,12 @@ NAMESPACED = (
         ("get", "patch", "update"),
     ),
     Rule("The <gateway>-admin key.", GROUP, (ApiKey.info.plural,), ("create", "patch", "delete")),
-    Rule("Children: engines and gateways.", "apps", ("deployments",), CHILD),
+    Rule(
+        "Children: engines, gateways, and what of a gateway has a volume.",
+        "apps",
+        ("deployments", "statefulsets"),
+        CHILD,
+    ),
     Rule(
         "Children: addresses, identities, weight caches, configuration files of engines; chat templates are read by name.",
         "",

@@ -18,6 +18,7 @@ from stoker.cluster.observe import observe_deployment
 from stoker.cluster.resource_types import DEPLOYMENTS, SECRETS, SERVICES, Object
 from stoker.desired.api_gateway import build_account, build_children
 from stoker.desired.api_key import is_active, secret_name
+from stoker.desired.gateway_pod import COMPONENT
 from stoker.desired.gateway_tokens import check_issuers
 from stoker.desired.publishing import check_gateway, published_models
 from stoker.errors import StokerError
@@ -64,7 +65,7 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
         gateway,
         workload=ObservedWorkload(
             deployment=observe_deployment(cache.child(DEPLOYMENTS, gateway.key)),
-            pods=tuple(cache.pods_of("ApiGateway", gateway.key)),
+            pods=tuple(pod for pod in cache.pods_of("ApiGateway", gateway.key) if pod.component == COMPONENT),
         ),
         models=len(models),
         ready_models=sum(_is_ready(model) for model in models),

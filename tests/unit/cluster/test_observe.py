@@ -23,6 +23,12 @@ def test_a_pod_that_finds_no_node_carries_the_schedulers_words() -> None:
     assert (seen.template_hash, seen.created_at) == ("abc", 60.0)
 
 
+def test_a_pod_says_which_part_of_its_owner_it_is() -> None:
+    labels = {"app.kubernetes.io/component": "web-ui", "stoker.dev/api-gateway": "gateway"}
+    assert observe_pod(pod(metadata={**pod()["metadata"], "labels": labels})).component == "web-ui"
+    assert observe_pod(pod()).component == ""
+
+
 def test_a_container_that_fell_tells_how_and_its_last_words() -> None:
     fallen = {"exitCode": 137, "reason": "OOMKilled", "message": "x" * 600 + "the cause"}
     engine = {
