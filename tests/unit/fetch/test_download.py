@@ -386,7 +386,8 @@ def test_the_synced_offset_follows_the_download(
 
     monkeypatch.setattr(part.PartWriter, "_note", note)
     attempt(make_config())
-    assert len(claims) > 2
+    # On a slow disk one sync may be all that fits beside the download; the other is the last.
+    assert len(claims) >= 2
     assert all(claimed <= written for claimed, written in claims)
     assert [claimed for claimed, _ in claims] == sorted(claimed for claimed, _ in claims)
 
