@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from stoker.gateway.tokens import Verifier
 
 ANSWER_CLUSTER = "answer"
+ALLOWED = "allowed"
+"""The reason of what goes to an engine."""
 ANY_MODEL = compile_patterns(["*"])
 LONGEST_KEY = 16 << 10
 """Of tokens, too, and those carry lists of groups."""
@@ -53,7 +55,7 @@ class Decision:
     caller: str = ""
     """Whose requests are counted together."""
     role: str = ""
-    """Role of a token's user, for the relay, which knows keys only."""
+    """The caller's, of what goes to an engine. Towards the relay only where it has to know: the role of a token's user."""
     user: str = ""
     """For whom the call is, where a token says so."""
     problem: ApiProblem | None = None
@@ -206,13 +208,14 @@ def decide_route(table: Table, key: Key, name: str, path: str) -> Decision:
     if model.cluster not in table.ready:
         return to_relay(key, "model_not_ready", model, name)
     return Decision(
-        "allowed",
+        ALLOWED,
         cluster=model.cluster,
         model=model.name,
         requested=name,
         key=key.name,
         user=key.user,
         caller=key.caller or key.name,
+        role=key.role,
         limit=key.requests_per_minute,
     )
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from stoker.gateway.decide import ANSWER_CLUSTER
+from stoker.gateway import access_log
+from stoker.gateway.decide import ALLOWED, ANSWER_CLUSTER
 from stoker.gateway.local_replies import local_reply_config
 from stoker.gateway.settings import Settings
 
@@ -24,6 +25,8 @@ ROUTES_NAME = "gateway"
 STAT_PREFIX = "gw"
 EARLY_FILTER = "stoker.early"
 POLICY_FILTER = "stoker.policy"
+EXT_AUTHZ = "envoy.filters.http.ext_authz"
+"""Where the policy's x-gw-* headers stand in a request's metadata."""
 CORS_FILTER = "envoy.filters.http.cors"
 POLICY_CLUSTER = "policy"
 
@@ -48,6 +51,8 @@ NOT_FOR_ENGINES = [
     "x-gw-reason",
     "x-gw-user",
     USER_TOKEN_HEADER,
+    "x-gw-caller",
+    "x-gw-role",
     "x-envoy-external-address",
     "x-envoy-internal",
 ]
@@ -98,7 +103,7 @@ def build_listeners(settings: Settings) -> Document:
                 ],
             )
         ],
-        "access_log": [_access_log()],
+        "access_log": _access_logs(settings),
         "local_reply_config": local_reply_config(),
         # Paths stay as they came, and the policy compares them whole: what is normalized here could be read differently there.
         "normalize_path": False,
@@ -353,18 +358,26 @@ def _origin(origin: str) -> Document:
     return {"safe_regex": {"regex": ".*"}} if origin == "*" else {"exact": origin}
 
 
-def _access_log() -> Document:
-    """One JSON line a request on stdout: never a header, query or body of the client, only names and numbers."""
+def _access_logs(settings: Settings) -> list[Document]:
+    """One JSON line a request: never a header, query or body of the client, only names and numbers.
+
+    All on standard output, for people; what was sent to an engine in a file, too, by which in-flight requests and usage are counted
+    (see access_log). What strangers send leaves nothing there.
+    """
     fields = {
         "time": "%START_TIME%",
+        "request_id": "%REQ(X-REQUEST-ID):64%",
         "method": "%REQ(:METHOD)%",
         "path": "%PATH(NQ:PATH:256)%",
         "code": "%RESPONSE_CODE%",
         "flags": "%RESPONSE_FLAGS%",
         "details": "%RESPONSE_CODE_DETAILS%",
         "model": _said("x-gw-model"),
+        "cluster": _said("x-gw-cluster"),
         "key": _said("x-gw-key"),
         "user": _said("x-gw-user"),
+        "caller": _said("x-gw-caller"),
+        "role": _said("x-gw-role"),
         "reason": _said("x-gw-reason"),
         "ms": "%DURATION%",
         "first_byte_ms": "%RESPONSE_DURATION%",
@@ -373,18 +386,33 @@ def _access_log() -> Document:
         "upstream": "%UPSTREAM_HOST%",
         "client": "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%",
         "protocol": "%PROTOCOL%",
-        "request_id": "%REQ(X-REQUEST-ID):64%",
     }
-    return _extension(
-        "envoy.access_loggers.stdout",
-        "access_loggers.stream.v3.StdoutAccessLog",
-        log_format={"json_format": fields, "omit_empty_values": True},
+    log_format = {"json_format": fields, "omit_empty_values": True}
+    sent_to_engine = {
+        "metadata_filter": {
+            "matcher": {
+                "filter": EXT_AUTHZ,
+                "path": [{"key": "x-gw-reason"}],
+                "value": {"string_match": {"exact": ALLOWED}},
+            },
+            "match_if_key_not_found": False,
+        }
+    }
+    file = _extension(
+        "envoy.access_loggers.file",
+        "access_loggers.file.v3.FileAccessLog",
+        path=str(settings.log / access_log.CURRENT),
+        log_format=log_format,
     )
+    stdout = _extension(
+        "envoy.access_loggers.stdout", "access_loggers.stream.v3.StdoutAccessLog", log_format=log_format
+    )
+    return [stdout, {**file, "filter": sent_to_engine}]
 
 
 def _said(header: str) -> str:
     """What the policy said of the request."""
-    return f"%DYNAMIC_METADATA(envoy.filters.http.ext_authz:{header})%"
+    return f"%DYNAMIC_METADATA({EXT_AUTHZ}:{header})%"
 
 
 def _overload_manager(heap_bytes: int) -> Document:

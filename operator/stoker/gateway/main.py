@@ -72,6 +72,7 @@ def main(arguments: list[str]) -> int:
         return 2
     settings.state.mkdir(parents=True, exist_ok=True)
     (settings.xds / "eds").mkdir(parents=True, exist_ok=True)
+    settings.log.mkdir(exist_ok=True)
     # Blocked, so that none is lost between two waits; children start with nothing blocked.
     signal.pthread_sigmask(signal.SIG_BLOCK, OURS)
     children = open_children(settings)

@@ -147,6 +147,8 @@ def render(decision: Decision) -> bytes:
         headers.append(("x-gw-user", decision.user))
     if decision.model:
         headers.append(("x-gw-model", decision.model))
+    if decision.caller and decision.caller != decision.key:
+        headers.append(("x-gw-caller", decision.caller))
     if problem is None:
         if decision.cluster:
             headers.append(("x-gw-cluster", decision.cluster))

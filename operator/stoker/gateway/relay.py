@@ -19,6 +19,7 @@ from collections.abc import Callable
 import uvloop
 
 from stoker.gateway import openai_errors as errors
+from stoker.gateway.access_log import Rotation
 from stoker.gateway.config import Key, Model, Table
 from stoker.gateway.endpoints import speaks_anthropic
 from stoker.gateway.key_sets import KeySets
@@ -32,6 +33,7 @@ from stoker.gateway.web import TEXT, WebRequest, WebResponse, protocol_factory
 
 logger = logging.getLogger(__name__)
 
+ROTATION_SECONDS = 5.0
 PROBLEMS = {"model_stopped": errors.model_stopped, "model_not_ready": errors.model_not_ready}
 
 
@@ -105,6 +107,14 @@ def problem(what: ApiProblem, *, anthropic: bool = False) -> WebResponse:
     return WebResponse(what.status, what.anthropic_body if anthropic else what.body, headers=what.headers)
 
 
+async def rotate_log(settings: Settings) -> None:
+    """Endless."""
+    rotation = Rotation(settings.log, settings.admin_socket)
+    while True:
+        await asyncio.sleep(ROTATION_SECONDS)
+        await rotation.look()
+
+
 async def serve(settings: Settings, answer_socket: socket.socket, changes: int) -> None:
     """Answer, and follow the cluster, until told to stop."""
     reader = StateReader(settings.state)
@@ -135,6 +145,7 @@ async def serve(settings: Settings, answer_socket: socket.socket, changes: int) 
         following = [
             asyncio.create_task(follow_cluster(settings, publisher)),
             asyncio.create_task(key_sets.run()),
+            asyncio.create_task(rotate_log(settings)),
         ]
         told = asyncio.create_task(until_told())
         await asyncio.wait((*following, told), return_when=asyncio.FIRST_COMPLETED)

@@ -61,6 +61,11 @@ class Settings:
         return self.folder / "state"
 
     @property
+    def log(self) -> Path:
+        """The access log's files."""
+        return self.folder / "log"
+
+    @property
     def policy_socket(self) -> Path:
         """Where Envoy asks."""
         return self.folder / "policy.sock"
