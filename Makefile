@@ -55,6 +55,11 @@ push: images ## see images
 	@test -n "$(REGISTRY)" || { echo "say where to: make images push REGISTRY=registry.example.com/team" >&2; exit 1; }
 	@hack/images/build --push "$(REGISTRY)"
 
+.PHONY: bench
+bench: setup ## the gateway beside bare Envoy, sglang-router and LiteLLM; writes docs/benchmarks/gateway.md
+	@uv pip install --quiet --python .venv/bin/python -r requirements-sim.txt
+	@.venv/bin/python tests/bench/gateway/run.py
+
 .PHONY: bench-scale
 bench-scale: setup tools ## 1,000 ModelDeployments on a control plane with KWOK nodes; writes docs/benchmarks/operator.md
 	@.venv/bin/python tests/bench/scale.py

@@ -141,8 +141,11 @@ class Config:
 class GatewayPod:
     """The two containers of a gateway's pod, as processes."""
 
-    def __init__(self, folder: Path, kubernetes: FakeKubernetes, *, heap_bytes: int = 1 << 30) -> None:
+    def __init__(
+        self, folder: Path, kubernetes: FakeKubernetes, *, heap_bytes: int = 1 << 30, workers: int = 2
+    ) -> None:
         self.folder = folder
+        self._workers = workers
         self.port, self.http_port = free_port(), free_port()
         self._environment = {
             **os.environ,
@@ -178,7 +181,14 @@ class GatewayPod:
             )
 
     def start_envoy(self) -> None:
-        command = [find_envoy(), "-c", str(self.run / "bootstrap.json"), "--disable-hot-restart", "--concurrency", "2"]
+        command = [
+            find_envoy(),
+            "-c",
+            str(self.run / "bootstrap.json"),
+            "--disable-hot-restart",
+            "--concurrency",
+            str(self._workers),
+        ]
         command += ["-l", "warning", "--drain-time-s", "600", "--file-flush-interval-msec", "50"]
         with (self.folder / "access.log").open("ab") as out, (self.folder / "envoy.log").open("ab") as log:
             self.envoy = subprocess.Popen(command, stdout=out, stderr=log)
