@@ -18,7 +18,9 @@ def reasons_in_code() -> Iterator[str]:
         for path in (ROOT / "operator" / "stoker" / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                    position = {"Stalled": 0, "Waiting": 0, "Cause": 0, "Verdict": 1, "Problem": 0}.get(node.func.id)
+                    position = {"Stalled": 0, "Waiting": 0, "Cause": 0, "Verdict": 1, "Problem": 0, "_fault": 0}.get(
+                        node.func.id
+                    )
                     if position is not None and len(node.args) > position:
                         yield from reasons_of(node.args[position])
 

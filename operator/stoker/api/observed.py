@@ -44,6 +44,8 @@ class ObservedContainer:
     """Reason of the last termination."""
     last_exit_code: int | None = None
     last_message: str = ""
+    ran_seconds: float | None = None
+    """How long it ran before it ended, this time or the last; None while it has not."""
     image: str = ""
 
 
@@ -63,6 +65,10 @@ class ObservedPod:
     containers: tuple[ObservedContainer, ...] = ()
     unschedulable_message: str = ""
     """The scheduler's words, when it found no node."""
+    node: str = ""
+    reason: str = ""
+    """Reason of the pod itself: Evicted, NodeLost."""
+    message: str = ""
     created_at: float = 0.0
     """Unix time."""
     fetch: FetchProgress | None = None

@@ -12,8 +12,8 @@ from stoker.cluster.resource_types import Object
 ContainerState = Literal["waiting", "running", "terminated"]
 TEMPLATE_HASH = "pod-template-hash"
 _STATES: tuple[ContainerState, ...] = ("waiting", "running", "terminated")
-# Kubelet hands over up to 4 KiB of a container's last words; a status message shows less.
-_MESSAGE_LENGTH = 512
+# The kubelet keeps 2 KiB of a container's last words, or 4 KiB where it wrote a message itself; the cause may stand anywhere.
+_MESSAGE_LENGTH = 4096
 
 
 def observe_pod(pod: Object) -> ObservedPod:
@@ -37,6 +37,9 @@ def observe_pod(pod: Object) -> ObservedPod:
         component=labels.get(COMPONENT, ""),
         containers=tuple(containers),
         unschedulable_message=str(scheduled.get("message", "")) if scheduled.get("reason") == "Unschedulable" else "",
+        node=(pod.get("spec") or {}).get("nodeName") or "",
+        reason=status.get("reason", ""),
+        message=str(status.get("message", ""))[:_MESSAGE_LENGTH],
         created_at=datetime.fromisoformat(metadata["creationTimestamp"]).timestamp(),
     )
 
@@ -57,8 +60,16 @@ def _observe_container(seen: Object, *, init: bool) -> ObservedContainer:
         last_reason=last.get("reason", ""),
         last_exit_code=last.get("exitCode"),
         last_message=_message("terminated", last),
+        ran_seconds=_ran_seconds(state if state_name == "terminated" else last),
         image=seen.get("image", ""),
     )
+
+
+def _ran_seconds(ended: Object) -> float | None:
+    started, finished = ended.get("startedAt"), ended.get("finishedAt")
+    if not started or not finished:
+        return None
+    return (datetime.fromisoformat(finished) - datetime.fromisoformat(started)).total_seconds()
 
 
 def _message(state_name: ContainerState, state: Object) -> str:

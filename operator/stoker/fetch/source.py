@@ -5,7 +5,7 @@ from __future__ import annotations
 import email.utils
 import re
 import time
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httpx
 
@@ -17,6 +17,7 @@ READ_TIMEOUT = 30.0
 MAX_RETRY_AFTER = 300.0
 MAX_REDIRECTS = 10
 
+_PART = re.compile(r"-(\d{5})-of-\d{5}\.gguf$", re.IGNORECASE)
 CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
@@ -43,6 +44,11 @@ def explain_status(response: httpx.Response, url: str, *, has_token: bool) -> St
     """Every refusal can end without a change here (a file is uploaded, a licence accepted), so all of them are tried again."""
     code = response.status_code
     where = shown(url)
+    if code in (401, 403) and response.headers.get("X-Error-Code") == "GatedRepo":
+        step = "accept the model's terms on its page with the account of the token"
+        if not has_token:
+            step += ", put its token into a Secret, key `token`, and name it in source.secretRef"
+        return Waiting("SourceGated", f"{where} answered {code}, a gated repository: {step}", retry_after=0)
     if code in (401, 403, 407):
         if code == 407:
             step = "the proxy asks for a login: put it into HTTPS_PROXY"
@@ -51,6 +57,12 @@ def explain_status(response: httpx.Response, url: str, *, has_token: bool) -> St
         else:
             step = "it asks for a login: put a token into a Secret, key `token`, and name it in source.secretRef"
         return Waiting("SourceUnauthorized", f"{where} answered {code}: {step}", retry_after=0)
+    if code in (404, 410) and is_later_part(url):
+        return Waiting(
+            "ShardNotFound",
+            f"{where} answered {code}: the model is split, and this part of it is missing there: put all parts beside the first",
+            retry_after=0,
+        )
     if code in (404, 410):
         return Waiting("SourceNotFound", f"{where} answered {code}: check source.uri", retry_after=0)
     if code == 429 or code >= 500:
@@ -58,6 +70,12 @@ def explain_status(response: httpx.Response, url: str, *, has_token: bool) -> St
             "SourceUnavailable", f"{where} answered {code}: trying again", retry_after=_retry_after(response)
         )
     return Waiting("SourceRefused", f"{where} answered {code}, which is no file: check source.uri", retry_after=0)
+
+
+def is_later_part(url: str) -> bool:
+    """Whether it is a part of a split model, and not the first, which the user named."""
+    part = _PART.search(unquote(urlsplit(url).path))
+    return part is not None and int(part[1]) > 1
 
 
 def explain_error(error: httpx.HTTPError | httpx.InvalidURL, url: str) -> StokerError:

@@ -10,7 +10,8 @@ from stoker.api.api_gateway import ApiGateway, ApiGatewayStatus, ModelCounts
 from stoker.api.observed import ObservedWorkload
 from stoker.errors import StokerError
 from stoker.status.conditions import Cause, Verdict, build_conditions, cause_of
-from stoker.status.pods import Workload, diagnose
+from stoker.status.pods import diagnose
+from stoker.status.workload import Workload
 
 _NOTHING = ObservedWorkload(deployment=None)
 

@@ -14,7 +14,8 @@ from stoker.engines import engine_of
 from stoker.engines.accelerators import device_resource
 from stoker.errors import StokerError
 from stoker.status.conditions import Cause, Verdict, build_conditions, cause_of
-from stoker.status.pods import Workload, diagnose, slowest_download
+from stoker.status.pods import diagnose, slowest_download
+from stoker.status.workload import Workload
 
 _NOTHING = ObservedWorkload(deployment=None)
 

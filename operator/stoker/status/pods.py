@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from stoker.api.observed import FetchProgress, ObservedContainer, ObservedPod, ObservedWorkload
 from stoker.status.conditions import Cause
+from stoker.status.crashes import explain_crash, has_crashed
+from stoker.status.workload import Workload
 
 _IMAGE_REASONS = frozenset(
     {
@@ -19,30 +20,7 @@ _IMAGE_REASONS = frozenset(
         "RegistryUnavailable",
     }
 )
-_OUT_OF_MEMORY = re.compile(
-    r"out of memory|failed to allocate|unable to allocate|cannot allocate memory", re.IGNORECASE
-)
 _MISSING_OBJECT = re.compile(r"secret|configmap", re.IGNORECASE)
-# SIGKILL and SIGTERM: how the kubelet ends a container whose startup probe ran out.
-_ENDED_FROM_OUTSIDE = frozenset({137, 143})
-
-
-@dataclass(frozen=True)
-class Workload:
-    """How to speak of a workload's pods."""
-
-    kind: str
-    name: str
-    main: str
-    """Name of the container that serves."""
-    subject: str
-    """Beginning of the reasons about it: Engine, Gateway."""
-    noun: str
-    device: str = ""
-    """Extended resource of its accelerators."""
-    startup_deadline_seconds: int | None = None
-    drain_timeout_seconds: int | None = None
-    memory_advice: str = "raise resources.limits.memory"
 
 
 def diagnose(workload: Workload, seen: ObservedWorkload, wanted: int) -> Cause | None:
@@ -53,7 +31,7 @@ def diagnose(workload: Workload, seen: ObservedWorkload, wanted: int) -> Cause |
     deployment = seen.deployment
     if deployment is None:
         return Cause(f"{workload.subject}Starting", f"Deployment {workload.name} is being created")
-    pods = [pod for pod in seen.pods if not pod.terminating]
+    pods = _alive([pod for pod in seen.pods if not pod.terminating])
     leaving = [pod for pod in seen.pods if pod.terminating]
     if wanted == 0:
         return _going(workload, [*pods, *leaving]) if pods or leaving else None
@@ -69,7 +47,8 @@ def diagnose(workload: Workload, seen: ObservedWorkload, wanted: int) -> Cause |
     if deployment.observed_generation < deployment.generation:
         return Cause("RollingOut", f"Deployment {workload.name}: a change is being taken over")
     if deployment.updated_replicas < wanted and leaving and deployment.replicas < wanted:
-        return _waiting_for_drain(workload, leaving)
+        lost = next((pod for pod in leaving if pod.reason == "NodeLost"), None)
+        return _node_unreachable(lost) if lost else _waiting_for_drain(workload, leaving)
     if deployment.progress_reason == "ProgressDeadlineExceeded" and ready < wanted:
         return Cause(
             "ProgressDeadlineExceeded",
@@ -89,6 +68,11 @@ def slowest_download(pods: Iterable[ObservedPod]) -> FetchProgress | None:
     return min(running, key=lambda progress: progress.completed_bytes / (progress.total_bytes or 2**63), default=None)
 
 
+def _alive(pods: list[ObservedPod]) -> list[ObservedPod]:
+    """A pod that was evicted stays as a note; where there is another one, that is the pod to look at."""
+    return [pod for pod in pods if pod.phase != "Failed"] or pods
+
+
 def _newest_first(pod: ObservedPod) -> tuple[float, str]:
     return -pod.created_at, pod.name
 
@@ -98,6 +82,10 @@ def _diagnose_pod(workload: Workload, pod: ObservedPod, leaving: list[ObservedPo
         return None
     if not pod.scheduled:
         return _unscheduled(workload, pod, leaving)
+    if pod.reason == "Evicted":
+        return _evicted(workload, pod)
+    if _is_out_of_sight(pod):
+        return _node_unreachable(pod)
     for container in pod.containers:
         cause = _blocked_container(workload, container)
         if cause:
@@ -106,10 +94,38 @@ def _diagnose_pod(workload: Workload, pod: ObservedPod, leaving: list[ObservedPo
     if fetch is not None and not _has_succeeded(fetch):
         return _fetching(workload, pod, fetch)
     for container in pod.containers:
-        if container.init and container.name != "fetch" and _has_crashed(container):
-            return _crashed(workload, container)
+        if container.init and container.name != "fetch" and has_crashed(container):
+            return explain_crash(workload, container)
     main = next((container for container in pod.containers if container.name == workload.main), None)
     return _main_container(workload, pod, main)
+
+
+def _is_out_of_sight(pod: ObservedPod) -> bool:
+    """Containers as their kubelet last told them, all ready, in a pod that somebody else has called not ready."""
+    running = [container for container in pod.containers if container.state == "running"]
+    return pod.reason == "NodeLost" or (bool(running) and all(container.ready for container in running))
+
+
+def _node_unreachable(pod: ObservedPod) -> Cause:
+    return Cause(
+        "NodeUnreachable",
+        f"Node {pod.node} of pod {pod.name} does not answer any more. After five minutes Kubernetes starts another pod where there "
+        "is room; delete the Node object if the machine will not come back",
+    )
+
+
+def _evicted(workload: Workload, pod: ObservedPod) -> Cause:
+    disk = "storage" in pod.message or "EmptyDir" in pod.message
+    step = (
+        "enlarge cache.size of the InferenceEngine, or the node's disk"
+        if disk
+        else "give it requests that are as large as what it uses"
+    )
+    return Cause(
+        "DiskFull" if disk else "Evicted",
+        f"Pod {pod.name} of {workload.kind} {workload.name} was evicted from node {pod.node}: {step}. The kubelet says: {pod.message}",
+        stalled=True,
+    )
 
 
 def _unscheduled(workload: Workload, pod: ObservedPod, leaving: list[ObservedPod]) -> Cause:
@@ -169,7 +185,7 @@ def _blocked_container(workload: Workload, container: ObservedContainer) -> Caus
 def _fetching(workload: Workload, pod: ObservedPod, container: ObservedContainer) -> Cause:
     progress = pod.fetch
     if progress is None or progress.phase == "Done":
-        if _has_crashed(container):
+        if has_crashed(container):
             words = container.message or container.last_message or "it left no message"
             return Cause(
                 "DownloadFailed", f"The download in pod {pod.name} ends again and again: {words}", stalled=True
@@ -188,42 +204,14 @@ def _fetching(workload: Workload, pod: ObservedPod, container: ObservedContainer
 
 
 def _main_container(workload: Workload, pod: ObservedPod, container: ObservedContainer | None) -> Cause:
-    if container is not None and _has_crashed(container):
-        return _crashed(workload, container)
+    if container is not None and has_crashed(container):
+        return explain_crash(workload, container)
     if container is None or container.state != "running":
         return Cause(f"{workload.subject}Starting", f"Pod {pod.name} is being started")
     if not container.started:
         limit = f" (at most {workload.startup_deadline_seconds} s)" if workload.startup_deadline_seconds else ""
         return Cause(f"{workload.subject}Loading", f"Pod {pod.name} runs and is loading{limit}")
     return Cause(f"{workload.subject}Unresponsive", f"Pod {pod.name} runs, but does not answer its readiness probe now")
-
-
-def _crashed(workload: Workload, container: ObservedContainer) -> Cause:
-    ended = container.state == "terminated"
-    reason = container.reason if ended else container.last_reason
-    code = container.exit_code if ended else container.last_exit_code
-    words = (container.message if ended else container.last_message).strip()
-    said = f" It said last: {words}" if words else ""
-    is_main = container.name == workload.main
-    if reason == "OOMKilled" or (is_main and _OUT_OF_MEMORY.search(words)):
-        return Cause(
-            f"{workload.subject}OutOfMemory",
-            f"Container {container.name} of {workload.kind} {workload.name} ran out of memory: {workload.memory_advice}.{said}",
-            stalled=True,
-        )
-    if is_main and code in _ENDED_FROM_OUTSIDE and workload.startup_deadline_seconds:
-        return Cause(
-            "StartupDeadlineExceeded",
-            f"{workload.kind} {workload.name} was ended after {workload.startup_deadline_seconds} s, before it was loaded: raise "
-            f"spec.startupDeadlineSeconds of its InferenceEngine, or take a smaller model.{said}",
-            stalled=True,
-        )
-    return Cause(
-        f"{workload.subject}Crashed",
-        f"Container {container.name} of {workload.kind} {workload.name} ended with exit code {code} and has been started "
-        f"{container.restarts + 1} times: see kubectl logs {workload.noun} -c {container.name} --previous.{said}",
-        stalled=True,
-    )
 
 
 def _refused_pods(workload: Workload, words: str) -> Cause:
@@ -250,13 +238,6 @@ def _waiting_for_drain(workload: Workload, leaving: list[ObservedPod]) -> Cause:
 def _going(workload: Workload, pods: list[ObservedPod]) -> Cause:
     names = ", ".join(sorted(pod.name for pod in pods)[:3])
     return Cause("Stopping", f"{workload.kind} {workload.name} is stopped; {names} finishes its running requests")
-
-
-def _has_crashed(container: ObservedContainer) -> bool:
-    """Stays true while a restarted container has not proved itself, so that the reason does not flicker."""
-    if container.state == "terminated":
-        return container.exit_code != 0
-    return container.restarts > 0 and not container.started
 
 
 def _has_succeeded(container: ObservedContainer) -> bool:

@@ -41,7 +41,7 @@ def test_a_container_that_fell_tells_how_and_its_last_words() -> None:
     assert (seen.state, seen.reason, seen.restarts) == ("waiting", "CrashLoopBackOff", 3)
     assert (seen.last_exit_code, seen.last_reason) == (137, "OOMKilled")
     assert seen.last_message.endswith("the cause")
-    assert len(seen.last_message) <= 512
+    assert len(seen.last_message) <= 4096
 
 
 def test_init_containers_come_first_and_are_known_as_such() -> None:

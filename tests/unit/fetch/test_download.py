@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 
 from stoker.errors import Stalled, Waiting
@@ -17,6 +18,7 @@ from stoker.fetch.config import FetchConfig
 from stoker.fetch.lock import CacheLock
 from stoker.fetch.main import retry_until_fetched
 from stoker.fetch.progress import ProgressReport
+from stoker.fetch.source import explain_status
 from stoker.fetch.state import STATE_FILE
 
 MakeConfig = Callable[..., FetchConfig]
@@ -249,6 +251,27 @@ def test_each_refusal_has_its_reason_and_can_end(
     assert obstacle(config).reason == reason
     fetch(config)
     assert content(config) == fake_source.files["model.gguf"]
+
+
+def test_a_gated_repository_is_told_from_a_wrong_token(fake_source: Any, make_config: MakeConfig) -> None:
+    fake_source.answer(status=403, headers={"X-Error-Code": "GatedRepo"})
+    found = obstacle(make_config())
+    assert found.reason == "SourceGated"
+    assert "accept the model's terms" in found.message
+    assert "source.secretRef" in found.message
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("m-00001-of-00003.gguf", "SourceNotFound"),
+        ("m-00002-of-00003.gguf", "ShardNotFound"),
+        ("m.gguf", "SourceNotFound"),
+    ],
+)
+def test_a_later_part_that_is_missing_has_its_own_reason(name: str, reason: str) -> None:
+    url = f"https://host/{name}?download=true"
+    assert explain_status(httpx.Response(404), url, has_token=False).reason == reason
 
 
 def test_retry_after_is_respected_within_bounds(fake_source: Any, make_config: MakeConfig) -> None:

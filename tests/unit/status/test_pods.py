@@ -4,7 +4,8 @@ import pytest
 
 from stoker.api.observed import FetchProgress, ObservedWorkload
 from stoker.status.conditions import Cause
-from stoker.status.pods import Workload, diagnose, slowest_download
+from stoker.status.pods import diagnose, slowest_download
+from stoker.status.workload import Workload
 
 MODEL = Workload(
     kind="ModelDeployment", name="smol", main="engine", subject="Engine", noun="deployment/smol", device="nvidia.com/gpu",
@@ -156,10 +157,18 @@ def test_an_engine_that_has_started_but_does_not_answer_is_unresponsive(workload
         ({"last_reason": "OOMKilled", "last_exit_code": 137}, "EngineOutOfMemory"),
         (
             {"last_reason": "Error", "last_exit_code": 1, "last_message": "CUDA error: out of memory"},
-            "EngineOutOfMemory",
+            "DeviceOutOfMemory",
         ),
         ({"last_reason": "Error", "last_exit_code": 137}, "StartupDeadlineExceeded"),
-        ({"last_reason": "Error", "last_exit_code": 1, "last_message": "unknown model architecture"}, "EngineCrashed"),
+        (
+            {"last_reason": "Error", "last_exit_code": 1, "last_message": "unknown model architecture"},
+            "UnsupportedModel",
+        ),
+        ({"last_reason": "Error", "last_exit_code": 139, "ran_seconds": 12.0}, "EngineCrashed"),
+        ({"last_reason": "Error", "last_exit_code": 137, "ran_seconds": 602.0}, "StartupDeadlineExceeded"),
+        ({"last_reason": "Error", "last_exit_code": 137, "ran_seconds": 4000.0}, "EngineCrashedServing"),
+        ({"last_reason": "Error", "last_exit_code": 1, "ran_seconds": 4000.0}, "EngineCrashedServing"),
+        ({"last_reason": "OOMKilled", "last_exit_code": 137, "ran_seconds": 4000.0}, "EngineOutOfMemory"),
     ],
 )
 @pytest.mark.parametrize("state", [{"state": "waiting", "reason": "CrashLoopBackOff"}, {"state": "running"}])
@@ -175,6 +184,53 @@ def test_an_engine_that_has_just_ended_is_told_before_it_is_started_again(worklo
     assert "exit code 1" in found.message
     assert found.message.endswith("It said last: cannot open /models/x")
     assert "kubectl logs deployment/smol -c engine --previous" in found.message
+
+
+def test_a_crash_after_an_hour_says_how_long_it_ran(workload, pod, container) -> None:
+    last = {"last_reason": "Error", "last_exit_code": 139, "ran_seconds": 3720.0}
+    found = cause(workload(pod(container("engine", "waiting", reason="CrashLoopBackOff", restarts=1, **last))))
+    assert found.reason == "EngineCrashedServing"
+    assert "exit code 139 after it had run for 1 h 2 min" in found.message
+
+
+def test_the_line_with_the_cause_is_shown_where_much_follows_it(workload, pod, container) -> None:
+    words = "before\nerror: invalid argument: --no-such-flag\n" + "usage of every other flag\n" * 100
+    ended = container("engine", "terminated", reason="Error", exit_code=1, message=words)
+    found = cause(workload(pod(ended)))
+    assert found.reason == "InvalidArgument"
+    assert "It said last: error: invalid argument: --no-such-flag" in found.message
+
+
+def test_a_node_that_is_gone_is_told(workload, pod, container) -> None:
+    """The node controller calls the pod not ready; the containers stay as their kubelet last told them."""
+    lost = pod(container("agent", ready=True, started=True), container(ready=True, started=True), node="n1")
+    found = cause(workload(lost))
+    assert (found.reason, found.stalled) == ("NodeUnreachable", False)
+    assert "Node n1 of pod smol-1" in found.message
+
+
+def test_a_pod_that_cannot_leave_its_lost_node_is_no_drain(workload, ready_pod) -> None:
+    lost = ready_pod(name="old", terminating=True, reason="NodeLost", node="n1")
+    assert cause(workload(lost)).reason == "NodeUnreachable"
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ('Usage of EmptyDir volume "models" exceeds the limit "10Gi". ', "DiskFull"),
+        ("The node was low on resource: ephemeral-storage. Threshold quantity: 1Gi, available: 0.", "DiskFull"),
+        ("The node was low on resource: memory. Threshold quantity: 100Mi, available: 90Mi.", "Evicted"),
+    ],
+)
+def test_an_evicted_pod_says_why_until_there_is_another(workload, pod, ready_pod, words, reason) -> None:
+    gone = pod(name="gone", phase="Failed", reason="Evicted", message=words, node="n1")
+    found = cause(workload(gone))
+    assert (found.reason, found.stalled) == (reason, True)
+    assert words in found.message
+    assert (
+        diagnose(MODEL, workload(gone, ready_pod(phase="Running"), updated_replicas=1, replicas=1, ready_replicas=1), 1)
+        is None
+    )
 
 
 def test_an_engine_that_crashed_once_and_serves_now_is_no_problem(workload, pod, container) -> None:
