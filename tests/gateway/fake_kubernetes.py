@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,15 @@ class FakeKubernetes(ThreadedServer):
         return path
 
     def put_secret(self, namespace: str, name: str, **files: object) -> None:
-        data = {field.replace("_", "."): base64.b64encode(json.dumps(content).encode()).decode() for field, content in files.items()}  # fmt: skip
+        self.put_files(
+            namespace,
+            name,
+            {field.replace("_", "."): json.dumps(content).encode() for field, content in files.items()},
+        )
+
+    def put_files(self, namespace: str, name: str, files: Mapping[str, bytes]) -> None:
+        """A Secret as it is."""
+        data = {field: base64.b64encode(content).decode() for field, content in files.items()}
         self.call(self._put("secrets", {"metadata": {"namespace": namespace, "name": name}, "data": data}))
 
     def put_endpoints(

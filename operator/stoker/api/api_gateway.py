@@ -21,6 +21,7 @@ from stoker.api.base import (
     Quantity,
     RequestLimits,
     Resource,
+    SecretName,
     StatusModel,
 )
 
@@ -137,6 +138,13 @@ class Cors(ApiModel):
     """Origins such as https://app.example.com, or "*" for all. Programs other than browsers do not care."""
 
 
+class Tls(ApiModel):
+    """HTTPS, ended in the gateway's own pods."""
+
+    secret_name: SecretName
+    """Secret of type kubernetes.io/tls, in the gateway's namespace. A new certificate in it is taken over at once, open streams go on."""
+
+
 class Expose(ApiModel):
     """How the endpoint is reached."""
 
@@ -153,14 +161,31 @@ class Expose(ApiModel):
 
     type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
     """Type of the gateway's Service."""
-    port: Annotated[int, Field(ge=1, le=65535)] = 80
-    """Port of the Service."""
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Port of the Service. Default: 80, with tls 443."""
     node_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Fixed port on every node. Default: Kubernetes chooses one."""
     load_balancer_class: Annotated[str, Field(max_length=253)] | None = None
     """Which load-balancer implementation serves it."""
     annotations: Annotated[dict[str, str], Field(max_length=64)] | None = None
     """Annotations of the Service."""
+    tls: Tls | None = None
+    """Serves HTTPS (TLS 1.2 and 1.3, HTTP/1.1 and HTTP/2) instead of HTTP. Default: HTTP, for a cluster where something in front ends TLS."""
+
+    @property
+    def scheme(self) -> str:
+        """Of the gateway's own address."""
+        return "https" if self.tls else "http"
+
+    @property
+    def default_port(self) -> int:
+        """Of the scheme: an address need not name it."""
+        return 443 if self.tls else 80
+
+    @property
+    def service_port(self) -> int:
+        """Port of the Service."""
+        return self.port or self.default_port
 
 
 class ApiGatewaySpec(ApiModel):

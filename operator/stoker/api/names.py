@@ -44,6 +44,8 @@ KEY_SECRET_FIELD = "apiKey"
 """Key in the Secret of an ApiKey."""
 JWT_SECRET_FIELD = "secret"
 """Key in the Secret of a JWT issuer that signs with HS256."""
+CERTIFICATE_FIELD, CERTIFICATE_KEY_FIELD = "tls.crt", "tls.key"
+"""Keys in a Secret of type kubernetes.io/tls."""
 SOURCE_TOKEN_FIELD = "token"
 """Key in the Secret of a model source."""
 

@@ -60,7 +60,7 @@ def _deployment(resolved: ResolvedApiGateway, settings: OperatorSettings) -> Obj
 
 def _service(gateway: ApiGateway) -> Object:
     expose = gateway.spec.expose
-    port: Object = {"name": "http", "port": expose.port, "protocol": "TCP", "targetPort": "http"}
+    port: Object = {"name": expose.scheme, "port": expose.service_port, "protocol": "TCP", "targetPort": "http"}
     if expose.node_port is not None:
         port["nodePort"] = expose.node_port
     spec: Object = {"type": expose.type, "selector": selector_labels(gateway, COMPONENT), "ports": [port]}
@@ -105,6 +105,8 @@ def _rights(gateway: ApiGateway, key_secrets: int) -> list[Object]:
     """The policy service reads its own Secrets by name and no others, and the endpoints of its own namespace."""
     api, name = "rbac.authorization.k8s.io", gateway.metadata.name
     names = [routes_secret_name(name), *(keys_secret_name(name, index) for index in range(key_secrets))]
+    if gateway.spec.expose.tls:
+        names.append(gateway.spec.expose.tls.secret_name)
     rule = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": names, "verbs": ["get", "list", "watch"]}
     slices = {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]}
     return [

@@ -41,6 +41,7 @@ def build_secrets(resolved: ResolvedApiGateway) -> list[Object]:
         "maxRequestBytes": int(parse_quantity(gateway.spec.limits.max_request_bytes)),
         "corsOrigins": list(gateway.spec.cors.origins) if gateway.spec.cors else [],
         "roles": _roles(gateway),
+        "tls": gateway.spec.expose.tls.secret_name if gateway.spec.expose.tls else None,
         "jwt": build_issuers(gateway, resolved.jwt_secrets),
         "requestsPerMinute": gateway.spec.limits.requests_per_minute,
         "replicas": limit_shares(resolved.ready_replicas),

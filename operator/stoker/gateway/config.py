@@ -116,6 +116,8 @@ class Routes:
     """Of each caller without a limit of his own."""
     replicas: int = 1
     """Replicas among which every limit is divided."""
+    certificate_secret: str = ""
+    """Secret with the certificate to serve HTTPS with; empty for HTTP."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,18 @@ def parse_routes(text: bytes | str) -> Routes:
         issuers=tuple(issuer for entry in _list(document, "jwt") if (issuer := _parse_issuer(entry)) is not None),
         requests_per_minute=per_minute,
         replicas=replicas,
+        certificate_secret=_parse_certificate_secret(document),
     )
+
+
+def _parse_certificate_secret(document: dict[str, Any]) -> str:
+    """A name that cannot be read must not become HTTP without TLS."""
+    name = document.get("tls")
+    if name is None:
+        return ""
+    if not isinstance(name, str) or not OBJECT_NAME.fullmatch(name):
+        raise ConfigRejected(f"{ROUTES_FIELD}: tls is {name!r}, not the name of a Secret")
+    return name
 
 
 def parse_keys(text: bytes | str) -> tuple[Key, ...]:

@@ -22,6 +22,7 @@ EXTENSION = "type.googleapis.com/envoy.extensions."
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 ROUTES_NAME = "gateway"
+CERTIFICATE_NAME = "gateway"
 STAT_PREFIX = "gw"
 EARLY_FILTER = "stoker.early"
 POLICY_FILTER = "stoker.policy"
@@ -71,8 +72,8 @@ def build_bootstrap(settings: Settings) -> Document:
     }
 
 
-def build_listeners(settings: Settings) -> Document:
-    """One listener for HTTP/1.1 and for HTTP/2 without TLS."""
+def build_listeners(settings: Settings, *, tls: bool = False) -> Document:
+    """One listener for HTTP/1.1 and HTTP/2, with TLS or without."""
     manager = {
         "stat_prefix": STAT_PREFIX,
         "codec_type": "AUTO",
@@ -128,24 +129,41 @@ def build_listeners(settings: Settings) -> Document:
             "initial_connection_window_size": 4 << 20,
         },
     }
+    chain: Document = {
+        "filters": [
+            _extension(
+                "envoy.filters.network.http_connection_manager",
+                "filters.network.http_connection_manager.v3.HttpConnectionManager",
+                **manager,
+            )
+        ]
+    }
+    if tls:
+        chain["transport_socket"] = _tls_socket(settings)
     listener = {
         "@type": API + "listener.v3.Listener",
         "name": "openai",
         "address": _address(settings.listen_address, settings.listen_port),
         "per_connection_buffer_limit_bytes": 1 << 20,
-        "filter_chains": [
-            {
-                "filters": [
-                    _extension(
-                        "envoy.filters.network.http_connection_manager",
-                        "filters.network.http_connection_manager.v3.HttpConnectionManager",
-                        **manager,
-                    )
-                ]
-            }
-        ],
+        "filter_chains": [chain],
     }
     return {"resources": [listener]}
+
+
+def build_certificate(chain: str, key: str) -> Document:
+    """What the listener serves TLS with; a new one counts for new connections, those that are open keep theirs."""
+    return {
+        "resources": [
+            {
+                "@type": EXTENSION + "transport_sockets.tls.v3.Secret",
+                "name": CERTIFICATE_NAME,
+                "tls_certificate": {
+                    "certificate_chain": {"inline_string": chain},
+                    "private_key": {"inline_string": key},
+                },
+            }
+        ]
+    }
 
 
 def build_routes(max_request_bytes: int, origins: Iterable[str] = ()) -> Document:
@@ -356,6 +374,19 @@ def _cors(allowed: list[Document]) -> Document:
 
 def _origin(origin: str) -> Document:
     return {"safe_regex": {"regex": ".*"}} if origin == "*" else {"exact": origin}
+
+
+def _tls_socket(settings: Settings) -> Document:
+    certificate = {"name": CERTIFICATE_NAME, "sds_config": _from_file(settings.certificate)}
+    return _extension(
+        "envoy.transport_sockets.tls",
+        "transport_sockets.tls.v3.DownstreamTlsContext",
+        common_tls_context={
+            "alpn_protocols": ["h2", "http/1.1"],
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+            "tls_certificate_sds_secret_configs": [certificate],
+        },
+    )
 
 
 def _access_logs(settings: Settings) -> list[Document]:

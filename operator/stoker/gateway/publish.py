@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from stoker.api.certificates import check_certificate
 from stoker.gateway import envoy
 from stoker.gateway.config import ConfigRejected, Model, Routes, parse_keys, parse_routes
 from stoker.gateway.settings import Settings
@@ -37,6 +38,7 @@ class Publisher:
         self._routes: Routes | None = None
         self._routes_text = b""
         self._keys: dict[str, list[Object]] = {}
+        self._certificates: dict[str, tuple[str, str]] = {}
         self._slices: dict[str, dict[str, Object]] = {}
         """By namespace; a namespace that is not there has not been listed yet."""
         self.published_at = 0.0
@@ -66,6 +68,14 @@ class Publisher:
             logger.warning("keys of %s are not taken over: %s", secret, error)
             return
         self._keys[secret] = json.loads(text).get("keys") or []
+
+    def set_certificate(self, secret: str, chain: bytes, key: bytes) -> None:
+        """Take over a certificate; one that cannot serve is refused, and the old one stays."""
+        try:
+            check_certificate(chain, key)
+            self._certificates[secret] = (chain.decode(), key.decode())
+        except ValueError as error:
+            logger.warning("the certificate in Secret %s is not taken over: %s", secret, error)
 
     def set_slices(self, namespace: str, slices: Iterable[Object]) -> None:
         """All EndpointSlices of a namespace."""
@@ -113,7 +123,7 @@ class Publisher:
         changed |= self._write(
             xds / "rds.json", envoy.build_routes(self._routes.max_request_bytes, self._routes.origins)
         )
-        changed |= self._write(xds / "lds.json", envoy.build_listeners(self._settings))
+        changed |= self._write_listener(self._routes.certificate_secret)
         changed |= self._write(self._settings.bootstrap, envoy.build_bootstrap(self._settings))
         grown = self._clusters | clusters
         changed |= self._write(xds / "cds.json", envoy.build_clusters(self._settings, grown))
@@ -127,6 +137,21 @@ class Publisher:
         self._clusters = clusters
         self._remove_stale(clusters)
         return changed
+
+    def _write_listener(self, secret: str) -> bool:
+        """With TLS only when there is a certificate, and never without it where it is wanted: until then what is on disk stays, and a
+        new pod does not begin."""
+        if not secret:
+            changed = self._write(self._settings.xds / "lds.json", envoy.build_listeners(self._settings))
+            self._settings.certificate.unlink(missing_ok=True)
+            self._written.pop(self._settings.certificate, None)
+            return changed
+        pair = self._certificates.get(secret)
+        if pair is None:
+            return False
+        # Not in one expression: the certificate has to be there before the listener that asks for it.
+        changed = self._write(self._settings.certificate, envoy.build_certificate(*pair))
+        return self._write(self._settings.xds / "lds.json", envoy.build_listeners(self._settings, tls=True)) or changed
 
     def _addresses(self, models: Iterable[Model]) -> dict[str, set[tuple[str, int]]]:
         """Ready replicas by cluster, without clusters of namespaces that were not listed yet: what is on disk stays for those."""

@@ -56,6 +56,11 @@ class Settings:
         return self.folder / "xds"
 
     @property
+    def certificate(self) -> Path:
+        """The certificate that Envoy serves with, and its key."""
+        return self.xds / "sds.json"
+
+    @property
     def state(self) -> Path:
         """The last configuration, so that a restarted process serves on while the API server is away."""
         return self.folder / "state"

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Protocol
 
-from stoker.api.names import MANAGED_BY, MANAGED_BY_VALUE, routes_secret_name
+from stoker.api.names import CERTIFICATE_FIELD, CERTIFICATE_KEY_FIELD, MANAGED_BY, MANAGED_BY_VALUE, routes_secret_name
 from stoker.cluster.client import KubeClient, WatchEvent
 from stoker.cluster.connection import ConnectionNotConfigured
 from stoker.cluster.resource_types import ENDPOINT_SLICES, SECRETS, ResourceType
@@ -80,6 +80,8 @@ class Follower:
         wanted: dict[tuple[str, str], Coroutine[Any, Any, None]] = {}
         for name in routes.key_secrets:
             wanted["keys", name] = self._follow_keys(name)
+        if routes.certificate_secret:
+            wanted["certificate", routes.certificate_secret] = self._follow_certificate(routes.certificate_secret)
         for namespace in {model.namespace for model in routes.models}:
             wanted["slices", namespace] = self._follow_slices(namespace)
         for what, watching in wanted.items():
@@ -101,6 +103,20 @@ class Follower:
                 )
                 continue
             self._publisher.set_keys(secret, text)
+            self._dirty.set()
+
+    async def _follow_certificate(self, secret: str) -> None:
+        async for event in self._client.watch(SECRETS, self._settings.namespace, name=secret):
+            chain, key = (secret_text(event, field) for field in (CERTIFICATE_FIELD, CERTIFICATE_KEY_FIELD))
+            if chain is None or key is None:
+                logger.warning(
+                    "Secret %s is not there (or has no %s and %s); waiting for a certificate",
+                    secret,
+                    CERTIFICATE_FIELD,
+                    CERTIFICATE_KEY_FIELD,
+                )
+                continue
+            self._publisher.set_certificate(secret, chain, key)
             self._dirty.set()
 
     async def _follow_slices(self, namespace: str) -> None:

@@ -18,6 +18,7 @@ from stoker.cluster.observe import observe_deployment
 from stoker.cluster.resource_types import DEPLOYMENTS, SECRETS, SERVICES, Object
 from stoker.desired.api_gateway import build_account, build_children
 from stoker.desired.api_key import is_active, secret_name
+from stoker.desired.gateway_certificate import check_gateway_certificate
 from stoker.desired.gateway_pod import COMPONENT
 from stoker.desired.gateway_tokens import check_issuers
 from stoker.desired.publishing import check_gateway, published_models
@@ -58,6 +59,7 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
         await context.children.prune(gateway, children)
         await _prune_key_secrets(context, gateway, children)
         check_issuers(gateway, jwt_secrets)
+        check_gateway_certificate(gateway, await _read_certificate(context, gateway), now)
     except StokerError as error:
         problem = error
     admin_key = cache.api_key((gateway.metadata.namespace, admin_key_name(gateway.metadata.name)))
@@ -114,6 +116,16 @@ def _token_secrets(gateway: ApiGateway, keys: Iterable[ApiKey]) -> set[str]:
     """Names of the Secrets that tokens are signed with."""
     issuers = {issuer.secret_ref.name for issuer in gateway.spec.auth.jwt or () if issuer.secret_ref is not None}
     return issuers | {key.spec.user_tokens.secret_ref.name for key in keys if key.spec.user_tokens is not None}
+
+
+async def _read_certificate(context: Context, gateway: ApiGateway) -> dict[str, bytes] | None:
+    """The data of the Secret of spec.expose.tls; None where there is none."""
+    if gateway.spec.expose.tls is None:
+        return None
+    secret = await context.client.get(SECRETS, gateway.metadata.namespace, gateway.spec.expose.tls.secret_name)
+    return (
+        None if secret is None else {name: base64.b64decode(text) for name, text in (secret.get("data") or {}).items()}
+    )
 
 
 async def _prune_key_secrets(context: Context, gateway: ApiGateway, children: list[Object]) -> None:

@@ -87,14 +87,15 @@ def _judge(
 
 def _address(gateway: ApiGateway, service: Mapping[str, Any] | None) -> str | None:
     """Base URL for OpenAI clients; None while a load balancer has not given one."""
-    port = "" if gateway.spec.expose.port == 80 else f":{gateway.spec.expose.port}"
-    if gateway.spec.expose.type != "LoadBalancer":
-        return f"http://{gateway.metadata.name}.{gateway.metadata.namespace}.svc{port}/v1"
+    expose = gateway.spec.expose
+    port = "" if expose.service_port == expose.default_port else f":{expose.service_port}"
+    if expose.type != "LoadBalancer":
+        return f"{expose.scheme}://{gateway.metadata.name}.{gateway.metadata.namespace}.svc{port}/v1"
     balancer = ((service or {}).get("status") or {}).get("loadBalancer") or {}
     for ingress in balancer.get("ingress") or ():
         host = ingress.get("hostname") or ingress.get("ip")
         if host:
-            return f"http://[{host}]{port}/v1" if ":" in host else f"http://{host}{port}/v1"
+            return f"{expose.scheme}://[{host}]{port}/v1" if ":" in host else f"{expose.scheme}://{host}{port}/v1"
     return None
 
 

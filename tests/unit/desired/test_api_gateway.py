@@ -132,6 +132,15 @@ def test_roles_and_limits_are_told_and_built_in_roles_are_there(resolved, make_k
     assert content(build_secrets(resolved())[-1])["replicas"] == 1, "nobody is ready yet"
 
 
+def test_with_tls_the_service_has_the_port_of_https_and_the_pods_may_read_the_certificate(resolved, settings) -> None:
+    made = build_workload(resolved(expose={"tls": {"secretName": "front"}}), settings)
+    (service,) = [child for child in made if child["kind"] == "Service"]
+    assert [(port["name"], port["port"]) for port in service["spec"]["ports"]] == [("https", 443)]
+    (role,) = [child for child in made if child["kind"] == "Role"]
+    assert "front" in role["rules"][0]["resourceNames"]
+    assert content(build_secrets(resolved(expose={"tls": {"secretName": "front"}}))[-1])["tls"] == "front"
+
+
 def test_keys_are_hashes_with_the_earlier_of_both_ends(resolved, make_key) -> None:
     status = {
         "keys": [

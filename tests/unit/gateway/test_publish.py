@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from gateway.certificates import make_certificate
 from unit.gateway.conftest import key, keys, model, routes
 
 from stoker.gateway.envoy import endpoints_file
@@ -187,3 +188,33 @@ def test_a_pod_with_two_addresses_is_one_replica() -> None:
     assert ready_addresses([four, six]) == {("10.0.0.1", 8080)}
     assert ready_addresses([six]) == {("fd00::1", 8080)}
     assert ready_addresses([slice_of("q", "example.com", kind="FQDN")]) == set()
+
+
+def test_https_begins_with_its_certificate_and_never_falls_back(settings: Settings) -> None:
+    publisher = Publisher(settings)
+    publisher.set_routes(routes(model("qwen"), tls="front"))
+    publisher.set_keys("gateway-keys-0", keys())
+    publisher.set_certificate("front", *make_certificate()[:1], b"not its key")
+    publisher.publish()
+    listener = settings.xds / "lds.json"
+    assert not listener.exists()
+    publisher.set_certificate("front", *make_certificate())
+    publisher.publish()
+    assert b"transport_socket" in listener.read_bytes()
+    # The next process does not know the certificate yet: what serves goes on serving.
+    again = Publisher(settings)
+    again.set_routes(routes(model("qwen"), tls="front"))
+    again.set_keys("gateway-keys-0", keys())
+    assert not again.publish()
+    assert settings.certificate.exists()
+    again.set_routes(routes(model("qwen")))
+    again.publish()
+    assert b"transport_socket" not in listener.read_bytes()
+    assert not settings.certificate.exists(), "a private key is not left behind"
+
+
+@pytest.mark.parametrize("tls", [7, "", "Not A Name", ["front"]])
+def test_a_certificates_name_that_cannot_be_read_does_not_become_http(settings: Settings, tls: Any) -> None:
+    publisher = Publisher(settings)
+    publisher.set_routes(routes(model("qwen"), tls=tls))
+    assert publisher.routes is None

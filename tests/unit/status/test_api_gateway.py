@@ -63,6 +63,9 @@ def test_the_same_facts_later_give_an_equal_status(compute, make_gateway, worklo
 
 def test_the_port_is_told_where_it_is_not_the_usual_one(compute, make_gateway) -> None:
     assert compute(gateway=make_gateway(expose={"port": 8443})).url == "http://gateway.team.svc:8443/v1"
+    tls = {"secretName": "front"}
+    assert compute(gateway=make_gateway(expose={"tls": tls})).url == "https://gateway.team.svc/v1"
+    assert compute(gateway=make_gateway(expose={"tls": tls, "port": 80})).url == "https://gateway.team.svc:80/v1"
 
 
 def test_a_node_port_is_told(compute, make_gateway, workload, serving) -> None:
