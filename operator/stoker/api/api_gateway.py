@@ -101,11 +101,29 @@ class Auth(ApiModel):
     """Makes ApiKey <gateway>-admin, so that three objects are enough to start. false removes it."""
 
 
+class ModelLimits(RequestLimits):
+    """What each caller may ask of some models, besides his own limits."""
+
+    cel_rules: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "has(self.requestsPerMinute) || has(self.tokensPerMinute) || has(self.concurrentRequests) || has(self.maxTokensPerRequest)",
+            "limits.models: give at least one limit",
+        ),
+    )
+
+    models: Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]], Field(min_length=1, max_length=64)]
+    """Models by served name; * and ? match as in a shell. Each model counts for itself; the first entry that fits a model holds."""
+
+
 class Limits(RequestLimits):
     """Bounds on a single request, and on each caller who has none of his own."""
 
     max_request_bytes: Quantity = "32Mi"
     """Largest request body; a larger one is answered with 413."""
+    per_user: RequestLimits | None = None
+    """What one user may ask for with all his keys (those of one spec.owner) and tokens together, besides the limit of each key."""
+    models: Annotated[list[ModelLimits], Field(max_length=32)] = []
+    """What each caller may ask of single models, besides his own limits."""
 
 
 class Role(ApiModel):
@@ -218,8 +236,6 @@ class ModelCounts(StatusModel):
     """Models this gateway publishes."""
     ready: int = 0
     """Models with at least one ready replica."""
-    sleeping: int = 0
-    """Models that have scaled themselves to zero; a request wakes them."""
 
 
 class ApiGatewayStatus(StatusModel):

@@ -87,7 +87,13 @@ class RequestLimits(ApiModel):
     """How much one caller may ask for."""
 
     requests_per_minute: Annotated[int, Field(ge=1, le=1000000)] | None = None
-    """Requests to models in any 60 seconds. Divided by the gateway's ready replicas, each of which admits its share."""
+    """Requests to models in any 60 seconds. Without limits.redisSecretRef each ready replica of the gateway admits its share."""
+    tokens_per_minute: Annotated[int, Field(ge=1, le=1000000000)] | None = None
+    """Tokens in any 60 seconds, of prompts and answers: a prompt is estimated when it comes, and corrected by what the engine counted. Shared like requestsPerMinute."""
+    concurrent_requests: Annotated[int, Field(ge=1, le=100000)] | None = None
+    """Requests that may run or be held at the same time. Shared like requestsPerMinute."""
+    max_tokens_per_request: Annotated[int, Field(ge=1, le=10000000)] | None = None
+    """Tokens that one request may have generated. One that asks for more is refused; one that says nothing gets this as its maximum."""
 
 
 class LocalObjectReference(ApiModel):

@@ -9,18 +9,17 @@ from typing import Any
 
 from stoker.api.api_gateway import BUILT_IN_ROLES, ApiGateway
 from stoker.api.api_key import ApiKey
-from stoker.api.autoscaling import ColdStart
-from stoker.api.model_deployment import ModelDeployment
+from stoker.api.base import RequestLimits
 from stoker.api.names import cluster_name, keys_secret_name, routes_secret_name
 from stoker.api.resolved import PublishedModel, ResolvedApiGateway
 from stoker.desired.gateway_pod import COMPONENT
 from stoker.desired.gateway_tokens import build_issuers, build_user_tokens
 from stoker.desired.objects import Object, child, compact_json, secret_data
-from stoker.desired.replicas import expected_cold_start, is_sleeping
 from stoker.desired.served_paths import served_paths
 from stoker.models.quantity import parse_quantity
 
 ENGINE_PORT = 8080
+LIMITS = set(RequestLimits.model_fields)
 FORMAT = 1
 
 # A Secret holds 1 MiB; buckets are not filled evenly, and the unevenness of hashes is far below a third.
@@ -46,7 +45,9 @@ def build_secrets(resolved: ResolvedApiGateway) -> list[Object]:
         "roles": _roles(gateway),
         "tls": gateway.spec.expose.tls.secret_name if gateway.spec.expose.tls else None,
         "jwt": build_issuers(gateway, resolved.jwt_secrets),
-        "requestsPerMinute": gateway.spec.limits.requests_per_minute,
+        **_bounds(gateway.spec.limits),
+        "perUser": _bounds(gateway.spec.limits.per_user),
+        "modelLimits": [{"models": list(entry.models), **_bounds(entry)} for entry in gateway.spec.limits.models],
         "replicas": limit_shares(resolved.ready_replicas),
         "keySecrets": names,
         "models": [_model(model) for model in resolved.models],
@@ -70,12 +71,17 @@ def _roles(gateway: ApiGateway) -> list[Object]:
         {
             "name": role.name,
             "models": list(role.models),
-            "requestsPerMinute": role.limits.requests_per_minute if role.limits else None,
+            **_bounds(role.limits),
         }
         for role in gateway.spec.roles
     ]
     defined = {role.name for role in gateway.spec.roles}
     return [{"name": name, "models": ["*"]} for name in BUILT_IN_ROLES if name not in defined] + own
+
+
+def _bounds(limits: RequestLimits | None) -> Object:
+    """The limits that are given, by their own names."""
+    return limits.model_dump(by_alias=True, exclude_none=True, include=LIMITS) if limits else {}
 
 
 def _secret(resolved: ResolvedApiGateway, name: str, field: str, content: Any) -> Object:
@@ -97,19 +103,8 @@ def _model(model: PublishedModel) -> Object:
         "task": deployment.spec.task,
         "paths": served_paths(model.engine_type, deployment.spec.task),
         "stopped": model.stopped,
-        "sleeping": is_sleeping(deployment),
-        "slots": deployment.spec.max_concurrent_requests,
-        "hold": _hold(deployment),
         "createdAt": _unix(deployment.metadata.creation_timestamp) or 0,
     }
-
-
-def _hold(deployment: ModelDeployment) -> Object | None:
-    """What to do with requests while there is no replica; None: refuse them."""
-    if deployment.spec.autoscaling is None and deployment.spec.cold_start is None:
-        return None
-    terms = deployment.spec.cold_start or ColdStart()
-    return {**terms.model_dump(mode="json", by_alias=True), "coldStartSeconds": expected_cold_start(deployment)}
 
 
 def _key_buckets(resolved: ResolvedApiGateway) -> list[list[Object]]:
@@ -150,7 +145,7 @@ def _key_rows(key: ApiKey, secrets: Mapping[str, str]) -> list[Object]:
                 "owner": key.spec.owner or "",
                 "models": list(key.spec.models),
                 "role": key.spec.role,
-                "requestsPerMinute": key.spec.limits.requests_per_minute if key.spec.limits else None,
+                **_bounds(key.spec.limits),
                 "expiresAt": _unix(min(ends)) if ends else None,
                 **user_tokens,
             }

@@ -24,7 +24,6 @@ from stoker.desired.engine_request import adapter_claims, engine_request
 from stoker.desired.fit import known_model, resolve_fit
 from stoker.desired.objects import NAMESPACE_NAME_LABEL, Object, child, operator_peer, selector_labels
 from stoker.desired.publishing import check_deployment, check_pod_template
-from stoker.desired.replicas import decide_replicas, most_replicas
 from stoker.engines import EngineRequest, check_accelerator, check_request, engine_of
 from stoker.errors import Stalled, Waiting
 from stoker.models.source import parse_source
@@ -51,12 +50,10 @@ def resolve_model_deployment(
     reported: list[ModelStatus] | None = None,
     serving: bool = False,
     engine_reason: str | None = None,
-    scaled: int | None = None,
-    present: int | None = None,
 ) -> ResolvedModelDeployment:
     """Put together all that the children depend on, and refuse what cannot work.
 
-    ``scaled`` and ``present`` are replicas: what the autoscaler asks for, and what was asked for last. ``engine_reason`` says why Stoker chose this engine, where the user named none.
+    ``engine_reason`` says why Stoker chose this engine, where the user named none.
     """
     if engine is None or engine.metadata.deletion_timestamp is not None:
         raise _engine_not_found(deployment)
@@ -76,7 +73,7 @@ def resolve_model_deployment(
         source=source,
         chosen=choose(deployment, engine, source, settings, previous, engine_reason=engine_reason),
         gpus=gpus,
-        replicas=decide_replicas(deployment, scaled, present),
+        replicas=deployment.spec.replicas,
         publishers=tuple(sorted(publishers)),
     )
     check_request(row, engine_request(resolved))
@@ -189,7 +186,7 @@ def _strategy(resolved: ResolvedModelDeployment) -> Object:
     chosen = resolved.deployment.spec.rollout.strategy
     # A surge replica needs a spare device and a cache that two pods can mount; where they do not exist it would hang.
     surge = not _is_exclusive_cache(resolved) and (chosen == "RollingUpdate" or resolved.gpus == 0)
-    if chosen == "Recreate" or (chosen == "Auto" and not surge and _possible_replicas(resolved) <= 1):
+    if chosen == "Recreate" or (chosen == "Auto" and not surge and resolved.replicas <= 1):
         return {"type": "Recreate"}
     return {
         "type": "RollingUpdate",
@@ -203,21 +200,15 @@ def _is_exclusive_cache(resolved: ResolvedModelDeployment) -> bool:
 
 
 def _check_cache(resolved: ResolvedModelDeployment) -> None:
-    possible = _possible_replicas(resolved)
-    if possible > 1 and _is_exclusive_cache(resolved):
+    if resolved.replicas > 1 and _is_exclusive_cache(resolved):
         engine = resolved.engine
         modes = ", ".join(engine.spec.cache.access_modes or ["ReadWriteOnce"])
         raise Stalled(
             "CacheNotShareable",
-            f"ModelDeployment {resolved.deployment.metadata.name} may have {possible} replicas, but the cache claim of "
-            f"InferenceEngine {engine.metadata.name} is {modes}: allow one replica only, or use an engine whose cache has "
+            f"ModelDeployment {resolved.deployment.metadata.name} wants {resolved.replicas} replicas, but the cache claim of "
+            f"InferenceEngine {engine.metadata.name} is {modes}: set spec.replicas to 1, or use an engine whose cache has "
             "accessModes [ReadWriteMany], or type EmptyDir",
         )
-
-
-def _possible_replicas(resolved: ResolvedModelDeployment) -> int:
-    """Not those of this moment: strategy and refusals must not come and go with the load."""
-    return max(resolved.replicas, most_replicas(resolved.deployment))
 
 
 def _service(deployment: ModelDeployment) -> Object:

@@ -13,7 +13,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
+from stoker.gateway.bounds import NO_BOUNDS, Bounds, Scope, first_given, parse_bounds, positive
 from stoker.gateway.endpoints import ENDPOINTS, PATHS_BY_TASK
 from stoker.gateway.issuers import Issuer, UserTokens, parse_issuer, parse_user_tokens
 
@@ -31,6 +33,8 @@ MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")
 OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.:\[\]-]{1,253}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
+HEADER_SAFE = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
+"""Besides letters and digits: what needs no %XX in a header."""
 
 
 class ConfigRejected(ValueError):
@@ -80,13 +84,13 @@ class Key:
     caller: str = ""
     """Whose calls are counted together; empty for keys, which are known by their names."""
     user: str = ""
-    """For whom the call is, where a token says so: for log and usage."""
+    """The person: the owner of the ApiKey, or whom a token speaks for."""
     by_token: bool = False
     """No ApiKey, but somebody with a token of an issuer."""
     user_tokens: UserTokens | None = None
     """What makes a token that says for whom a call with this key is."""
-    requests_per_minute: int = 0
-    """How often it may call a model; in a table what this replica admits, 0 for any number."""
+    bounds: Bounds = NO_BOUNDS
+    """How much it may ask for; in a table with what its role and the gateway say where it says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,15 @@ class Role:
 
     name: str
     allowed: re.Pattern[str]
-    requests_per_minute: int = 0
+    bounds: Bounds = NO_BOUNDS
+
+
+@dataclass(frozen=True, slots=True)
+class ModelBounds:
+    """What each caller may ask of some models."""
+
+    models: re.Pattern[str]
+    bounds: Bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +124,11 @@ class Routes:
     roles: tuple[Role, ...] = ()
     issuers: tuple[Issuer, ...] = ()
     """Whose tokens are let in, too."""
-    requests_per_minute: int = 0
-    """Of each caller without a limit of his own."""
+    bounds: Bounds = NO_BOUNDS
+    """Of each caller who has none of his own."""
+    user_bounds: Bounds = NO_BOUNDS
+    """Of each user, with all his keys together."""
+    model_bounds: tuple[ModelBounds, ...] = ()
     replicas: int = 1
     """Replicas among which every limit is divided."""
     certificate_secret: str = ""
@@ -137,7 +152,9 @@ class Table:
     roles: dict[str, Role] = field(default_factory=dict)
     verifier: Verifier | None = None
     """Of tokens; None where no issuer is trusted."""
-    requests_per_minute: int = 0
+    bounds: Bounds = NO_BOUNDS
+    user_bounds: Bounds = NO_BOUNDS
+    model_bounds: tuple[ModelBounds, ...] = ()
     replicas: int = 1
     identities: dict[bytes, Key] = field(default_factory=dict)
     """Tokens that were found good, by their SHA-256."""
@@ -148,6 +165,18 @@ class Table:
         """Whether the key's patterns cover the model's served name or the alias that was asked for."""
         patterns = (key.allowed,) if key.role_allowed is None else (key.allowed, key.role_allowed)
         return all(pattern.fullmatch(model.name) or pattern.fullmatch(name) for pattern in patterns)
+
+    def scopes(self, key: Key, model: Model) -> tuple[Scope, ...]:
+        """What a request of the key's for the model counts in; none where nothing is limited."""
+        caller = key.caller or key.name
+        found = [Scope(f"caller {caller}", "you", key.bounds)]
+        if key.user:
+            found.append(Scope(f"user {key.user}", f"all keys of {key.user} together", self.user_bounds))
+        for entry in self.model_bounds:
+            if entry.models.fullmatch(model.name):
+                found.append(Scope(f"model {model.cluster} {caller}", f"of {model.name} you", entry.bounds))
+                break
+        return tuple(scope for scope in found if scope.bounds != NO_BOUNDS)
 
     def visible(self, key: Key) -> list[tuple[str, Model]]:
         """Names the key may use, in alphabetical order."""
@@ -172,9 +201,14 @@ def parse_routes(text: bytes | str) -> Routes:
     )
     roles = tuple(role for entry in _list(document, "roles") if (role := _parse_role(entry)) is not None)
     try:
-        per_minute = _positive(document, "requestsPerMinute", 0)
-        replicas = _positive(document, "replicas", 1)
-    except ValueError as error:
+        bounds = parse_bounds(document)
+        user_bounds = parse_bounds(document.get("perUser") or {})
+        model_bounds = tuple(
+            ModelBounds(compile_patterns(_list(entry, "models")), parse_bounds(entry))
+            for entry in _list(document, "modelLimits")
+        )
+        replicas = positive(document, "replicas", 1)
+    except (ValueError, TypeError, AttributeError) as error:
         raise ConfigRejected(f"{ROUTES_FIELD}: {error}") from error
     return Routes(
         models=models,
@@ -184,7 +218,9 @@ def parse_routes(text: bytes | str) -> Routes:
         origins=origins,
         roles=roles,
         issuers=tuple(issuer for entry in _list(document, "jwt") if (issuer := _parse_issuer(entry)) is not None),
-        requests_per_minute=per_minute,
+        bounds=bounds,
+        user_bounds=user_bounds,
+        model_bounds=model_bounds,
         replicas=replicas,
         certificate_secret=_parse_certificate_secret(document),
     )
@@ -244,7 +280,9 @@ def build_table(
         token=routes.token,
         roles=roles,
         verifier=_build_verifier(routes.issuers, key_sets or {}),
-        requests_per_minute=routes.requests_per_minute,
+        bounds=routes.bounds,
+        user_bounds=routes.user_bounds,
+        model_bounds=routes.model_bounds,
         replicas=routes.replicas,
     )
 
@@ -259,15 +297,13 @@ def _build_verifier(issuers: tuple[Issuer, ...], key_sets: Mapping[str, object])
 
 
 def with_role(key: Key, roles: Mapping[str, Role], gateway: Routes | Table) -> Key | None:
-    """The key with its role's bounds, and its limit: its own, else its role's, else the gateway's."""
+    """The key with its role's patterns, and its bounds: its own, else its role's, else the gateway's."""
     role = roles.get(key.role)
     if key.role and role is None:
         logger.warning("key %s is not let in: there is no role %s", key.name, key.role)
         return None
-    limit = key.requests_per_minute or (role.requests_per_minute if role else 0) or gateway.requests_per_minute
-    # Never more than the limit by all together, save that each admits at least one.
-    share = max(1, limit // gateway.replicas) if limit else 0
-    return replace(key, role_allowed=role.allowed if role else None, requests_per_minute=share)
+    bounds = first_given(key.bounds, role.bounds if role else NO_BOUNDS, gateway.bounds)
+    return replace(key, role_allowed=role.allowed if role else None, bounds=bounds)
 
 
 def compile_patterns(patterns: Iterable[str]) -> re.Pattern[str]:
@@ -331,7 +367,8 @@ def _parse_key(entry: Any) -> Key | None:
             _timestamp(entry.get("expiresAt")),
             patterns,
             role=str(entry.get("role") or ""),
-            requests_per_minute=_positive(entry, "requestsPerMinute", 0),
+            user=quote(str(entry.get("owner") or ""), safe=HEADER_SAFE),
+            bounds=parse_bounds(entry),
             user_tokens=parse_user_tokens(entry.get("userTokens")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -352,20 +389,10 @@ def _parse_role(entry: Any) -> Role | None:
         name = entry["name"]
         _check(OBJECT_NAME, name)
         patterns = compile_patterns(_list(entry, "models"))
-        return Role(name, patterns, _positive(entry, "requestsPerMinute", 0))
+        return Role(name, patterns, parse_bounds(entry))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         logger.warning("%s: a role is left out: %s: %s", ROUTES_FIELD, type(error).__name__, error)
         return None
-
-
-def _positive(document: dict[str, Any], name: str, default: int) -> int:
-    """A number from 1 on; the default where it is absent. A limit that cannot be read must not become none."""
-    value = document.get(name)
-    if value is None:
-        return default
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} is {value!r}, not a positive number")
-    return value
 
 
 def _check(pattern: re.Pattern[str], value: str) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote
 
 from stoker.gateway import openai_errors as errors
+from stoker.gateway.bounds import Scope
 from stoker.gateway.config import Key, Model, Table, compile_patterns, with_role
 from stoker.gateway.endpoints import ENDPOINTS, Endpoint
 from stoker.gateway.multipart import BadForm, read_form_field
@@ -57,10 +59,12 @@ class Decision:
     role: str = ""
     """The caller's, of what goes to an engine. Towards the relay only where it has to know: the role of a token's user."""
     user: str = ""
-    """For whom the call is, where a token says so."""
+    """For whom the call is, where the key or a token says so."""
     problem: ApiProblem | None = None
-    limit: int = 0
-    """Requests per minute that the caller may make; 0 for any number."""
+    scopes: tuple[Scope, ...] = ()
+    """What the request counts in."""
+    max_tokens: int = 0
+    """Tokens it may have generated; 0 for any number."""
     anthropic: bool = False
     """The problem is worded as Anthropic does."""
     wire: bytes = b""
@@ -83,6 +87,8 @@ class Request:
     """What a service says of its user (X-OpenWebUI-User-Jwt): believed of keys that speak for users, and if its signature is good."""
     early: bool = False
     """Asked before the body was read: say only whether it may be read."""
+    document: Mapping[str, Any] = field(default_factory=dict)
+    """The body, once it has been read; of a form nothing."""
 
 
 def decide(table: Table, request: Request, now: float) -> Decision:
@@ -109,7 +115,7 @@ def decide_path(table: Table, request: Request, path: str, endpoint: Endpoint | 
     if request.early:
         return Decision("early", key=key.name)
     try:
-        name = read_form_model(request) if endpoint.multipart else read_model_name(request.body)
+        name = read_form_model(request) if endpoint.multipart else read_json_model(request)
     except BadBody as bad:
         return refuse(key, bad.problem)
     cached: Decision | None = table.cache.get((key.digest, name, path))
@@ -207,6 +213,7 @@ def decide_route(table: Table, key: Key, name: str, path: str) -> Decision:
         return to_relay(key, "model_stopped", model, name)
     if model.cluster not in table.ready:
         return to_relay(key, "model_not_ready", model, name)
+    scopes = table.scopes(key, model)
     return Decision(
         ALLOWED,
         cluster=model.cluster,
@@ -216,7 +223,8 @@ def decide_route(table: Table, key: Key, name: str, path: str) -> Decision:
         user=key.user,
         caller=key.caller or key.name,
         role=key.role,
-        limit=key.requests_per_minute,
+        scopes=tuple(scope for scope in scopes if scope.bounds.counted),
+        max_tokens=min((scope.bounds.max_tokens for scope in scopes if scope.bounds.max_tokens), default=0),
     )
 
 
@@ -271,8 +279,19 @@ class _TwoModels(dict[str, Any]):
     """An object with two members called model."""
 
 
-def read_model_name(body: bytes) -> str:
-    """The `model` of a JSON body; BadBody for whatever another parser might read differently, so that the engine cannot."""
+def read_json_model(request: Request) -> str:
+    """The `model` of a JSON body, which stays with the request for those who need more of it."""
+    request.document = read_document(request.body)
+    name = request.document.get("model")
+    if name is None:
+        _bad("You must provide a `model`; GET /v1/models lists yours.", "missing_model", "model")
+    if not isinstance(name, str):
+        _bad("`model` must be a string.", "invalid_model", "model")
+    return name
+
+
+def read_document(body: bytes) -> dict[str, Any]:
+    """A JSON body; BadBody for whatever another parser might read differently, so that the engine cannot."""
     if not body:
         _bad("The request body is empty; send a JSON object with a `model`.")
     if b"\0" in body:
@@ -294,12 +313,7 @@ def read_model_name(body: bytes) -> str:
         _bad("The request body is not a JSON object.", "invalid_body")
     if type(document) is _TwoModels:
         _bad("The request body has more than one `model`.", "duplicate_model", "model")
-    name = document.get("model")
-    if name is None:
-        _bad("You must provide a `model`; GET /v1/models lists yours.", "missing_model", "model")
-    if not isinstance(name, str):
-        _bad("`model` must be a string.", "invalid_model", "model")
-    return name
+    return document
 
 
 def read_form_model(request: Request) -> str:

@@ -14,6 +14,7 @@ from stoker.gateway import access_log
 from stoker.gateway.decide import ALLOWED, ANSWER_CLUSTER
 from stoker.gateway.local_replies import local_reply_config
 from stoker.gateway.settings import Settings
+from stoker.gateway.usage_filter import FIELDS, LUA, METADATA
 
 Document = dict[str, Any]
 
@@ -29,6 +30,8 @@ POLICY_FILTER = "stoker.policy"
 EXT_AUTHZ = "envoy.filters.http.ext_authz"
 """Where the policy's x-gw-* headers stand in a request's metadata."""
 CORS_FILTER = "envoy.filters.http.cors"
+USAGE_FILTER = "envoy.filters.http.lua"
+COUNT_USAGE = "usage"
 POLICY_CLUSTER = "policy"
 
 EARLY_FROM_BYTES = 64 << 10
@@ -46,6 +49,8 @@ NOT_FOR_ENGINES = [
     "proxy-authorization",
     # llama.cpp goes on generating for a conversation whose client has left.
     "x-conversation-id",
+    # An answer that is compressed could not be counted.
+    "accept-encoding",
     "x-gw-cluster",
     "x-gw-key",
     "x-gw-model",
@@ -54,6 +59,7 @@ NOT_FOR_ENGINES = [
     USER_TOKEN_HEADER,
     "x-gw-caller",
     "x-gw-role",
+    "x-gw-ticket",
     "x-envoy-external-address",
     "x-envoy-internal",
 ]
@@ -84,6 +90,9 @@ def build_listeners(settings: Settings, *, tls: bool = False) -> Document:
             {**_extension(CORS_FILTER, "filters.http.cors.v3.Cors"), "disabled": True},
             _policy_filter(EARLY_FILTER, settings, early=True),
             _policy_filter(POLICY_FILTER, settings, early=False),
+            # Behind the policy, so that it adds what the policy says; and next to the engine, so that it sees answers as they come.
+            # By name, so that it runs only where a route says so.
+            _extension(USAGE_FILTER, "filters.http.lua.v3.Lua", source_codes={COUNT_USAGE: {"inline_string": LUA}}),
             _extension("envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True),
         ],
         # Before anything else sees the request, route selection included. By prefix, so that no such header can be forgotten;
@@ -201,6 +210,9 @@ def build_routes(max_request_bytes: int, origins: Iterable[str] = ()) -> Documen
             "match": {"prefix": "/", "headers": [_header("x-gw-cluster", present_match=True)]},
             "route": engine,
             "request_headers_to_remove": NOT_FOR_ENGINES,
+            "typed_per_filter_config": {
+                USAGE_FILTER: {"@type": EXTENSION + "filters.http.lua.v3.LuaPerRoute", "name": COUNT_USAGE}
+            },
         },
         {
             "match": {"prefix": "/", "headers": [_header(":method", string_match={"exact": "GET"})]},
@@ -410,6 +422,9 @@ def _access_logs(settings: Settings) -> list[Document]:
         "caller": _said("x-gw-caller"),
         "role": _said("x-gw-role"),
         "reason": _said("x-gw-reason"),
+        "ticket": _said("x-gw-ticket"),
+        "type": "%RESP(CONTENT-TYPE):40%",
+        **{name: f"%DYNAMIC_METADATA({METADATA}:{name})%" for name in FIELDS},
         "ms": "%DURATION%",
         "first_byte_ms": "%RESPONSE_DURATION%",
         "bytes_in": "%BYTES_RECEIVED%",

@@ -159,15 +159,54 @@ def unsupported_endpoint(name: str, task: str, path: str, instead: str, others: 
     )
 
 
-def rate_limited(limit: int, retry_after: int, headers: tuple[tuple[str, str], ...]) -> ApiProblem:
+def rate_limited(who: str, limit: int, retry_after: int, headers: tuple[tuple[str, str], ...]) -> ApiProblem:
     """More requests in a minute than the caller may make."""
     return ApiProblem(
         429,
         "rate_limit_exceeded",
-        f"Rate limit reached: you may make {limit} requests per minute at this replica of the gateway. "
+        f"Rate limit reached: {who} may make {limit} requests per minute at this replica of the gateway. "
         f"Try again in {retry_after} s, or ask whoever runs the gateway for a higher limit.",
         "requests",
         headers=(("retry-after", str(retry_after)), *headers),
+    )
+
+
+def too_many_tokens(
+    who: str, limit: int, asked: int, retry_after: int, headers: tuple[tuple[str, str], ...]
+) -> ApiProblem:
+    """More tokens in a minute than the caller may use."""
+    return ApiProblem(
+        429,
+        "rate_limit_exceeded",
+        f"Rate limit reached: {who} may use {limit} tokens per minute at this replica of the gateway, and this prompt has about {asked}. "
+        f"Try again in {retry_after} s, send less, or ask whoever runs the gateway for a higher limit.",
+        "tokens",
+        headers=(("retry-after", str(retry_after)), *headers),
+    )
+
+
+def too_many_at_once(who: str, limit: int, headers: tuple[tuple[str, str], ...]) -> ApiProblem:
+    """More requests at the same time than the caller may have."""
+    return ApiProblem(
+        429,
+        "concurrent_requests_exceeded",
+        f"Rate limit reached: {who} may have {limit} requests at the same time at this replica of the gateway. "
+        "Try again when one of them has ended, or ask whoever runs the gateway for a higher limit.",
+        "requests",
+        headers=(("retry-after", "1"), *headers),
+    )
+
+
+def max_tokens_refused(field: str, value: object, limit: int, answers: int) -> ApiProblem:
+    """A request that wants more tokens than it may have."""
+    given = quote(json.dumps(value)) if value is not None else "not given"
+    each = f", over {answers} answers together" if answers > 1 else ""
+    return ApiProblem(
+        400,
+        "max_tokens_exceeded",
+        f"{quote(field)} is {given}, and a request of yours may have from 1 to {limit} tokens generated{each}. "
+        f"Ask for less, leave it out, or ask whoever runs the gateway for a higher maxTokensPerRequest.",
+        param=field,
     )
 
 

@@ -19,15 +19,18 @@ from typing import cast
 import uvloop
 
 from stoker.gateway import admin
+from stoker.gateway.access_log import LogReader
 from stoker.gateway.admin import NotAnswering
-from stoker.gateway.decide import Decision, Request, decide
+from stoker.gateway.admission import Admissions
+from stoker.gateway.config import Table
+from stoker.gateway.decide import ALLOWED, Decision, Request, decide
+from stoker.gateway.endings import follow_endings
 from stoker.gateway.endpoints import ANTHROPIC_PREFIX, speaks_anthropic
 from stoker.gateway.envoy import USER_TOKEN_HEADER
-from stoker.gateway.limits import RequestLimits
 from stoker.gateway.metrics import DecisionMetrics
-from stoker.gateway.openai_errors import UNKNOWN_SIGNING_KEY, rate_limited
+from stoker.gateway.openai_errors import UNKNOWN_SIGNING_KEY, ApiProblem
 from stoker.gateway.probes import ProbeServer
-from stoker.gateway.processes import prepare_process, until_told
+from stoker.gateway.processes import prepare_process, run_until_told
 from stoker.gateway.settings import Settings
 from stoker.gateway.state import StateReader
 
@@ -51,6 +54,7 @@ NO_CONFIGURATION = STATUS_LINES[503] + b"content-length: 0\r\n\r\n"
 NOT_HTTP = STATUS_LINES[400] + b"content-length: 0\r\nconnection: close\r\n\r\n"
 LARGEST_HEAD = 1 << 20
 LARGE_BODY = 1 << 20
+BROKEN_OFF_SECONDS = 0.25
 FORMS_PREFIX = "/v1/audio/"
 AUTHORIZATION = b"\r\nauthorization:"
 API_KEY = b"\r\nx-api-key:"
@@ -67,7 +71,9 @@ class Policy:
     ) -> None:
         self.reader = reader
         self.metrics = metrics
-        self.limits = RequestLimits(clock)
+        self.admissions = Admissions(clock)
+        self.ticket = ""
+        """Of the request that was answered last, where it has one."""
         self.on_unknown_key: Callable[[], None] = lambda: None
         """Called when a token names a key that is in no set."""
 
@@ -87,6 +93,7 @@ class Policy:
     def answer(self, head: bytes, body: bytes) -> bytes:
         """The answer to one question of Envoy's."""
         began = time.perf_counter()
+        self.ticket = ""
         table = self.reader.table
         if table is None:
             return NO_CONFIGURATION
@@ -99,26 +106,29 @@ class Policy:
             wire = decision.wire = render(decision)
         if decision.reason == UNKNOWN_SIGNING_KEY:
             self.on_unknown_key()
-        if decision.limit:
-            decision, wire = self._within_limit(decision, wire, request)
+        if decision.reason == ALLOWED:
+            decision, wire = self._admit(table, decision, wire, request)
         self.metrics.count(decision.reason, decision.model, time.perf_counter() - began)
         return wire
 
-    def _within_limit(self, decision: Decision, wire: bytes, request: Request) -> tuple[Decision, bytes]:
+    def _admit(self, table: Table, decision: Decision, wire: bytes, request: Request) -> tuple[Decision, bytes]:
         """An allowed request counts, and its answer tells what is left; or it is refused, and does not count."""
-        admission = self.limits.admit(decision.caller, decision.limit)
-        if admission.admitted:
-            # The head ends with an empty line; what is new goes in front of it.
-            return decision, wire[:-2] + _lines(admission.headers) + b"\r\n"
-        problem = rate_limited(admission.limit, admission.retry_after, admission.headers)
-        refused = Decision(
-            problem.code,
-            problem=problem,
-            key=decision.key,
-            model=decision.model,
-            anthropic=speaks_anthropic(request.target.partition("?")[0]),
-        )
-        return refused, render(refused)
+        admission = self.admissions.admit(table, decision, request)
+        if admission.problem is not None:
+            return refuse_allowed(decision, admission.problem, request.target.partition("?")[0])
+        self.ticket = admission.ticket
+        if not admission.headers:
+            return decision, wire
+        # The head ends with an empty line; what is new goes in front of it.
+        return decision, wire[:-2] + _lines(admission.headers) + b"\r\n"
+
+
+def refuse_allowed(decision: Decision, problem: ApiProblem, path: str) -> tuple[Decision, bytes]:
+    """For this model, but not now, or not so."""
+    refused = Decision(
+        problem.code, problem=problem, key=decision.key, model=decision.model, anthropic=speaks_anthropic(path)
+    )
+    return refused, render(refused)
 
 
 def parse_request(head: bytes, body: bytes) -> Request | None:
@@ -237,6 +247,8 @@ class PolicyProtocol(asyncio.Protocol):
         self._wanted = 0
         """Bytes of the request that is arriving; 0 while its head is not complete."""
         self._head_end = 0
+        self._last = ("", 0.0)
+        """Ticket of the last answer, and when it was given."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio."""
@@ -245,6 +257,10 @@ class PolicyProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""
         self._large.leave(self)
+        ticket, answered_at = self._last
+        # Envoy keeps its connections; it breaks one off when the client left before the answer was there, and then no log line follows.
+        if ticket and time.monotonic() - answered_at < BROKEN_OFF_SECONDS:
+            self._policy.admissions.cancelled(ticket)
 
     def pause(self) -> None:
         """Leave the rest of a large body with Envoy for now."""
@@ -285,6 +301,7 @@ class PolicyProtocol(asyncio.Protocol):
             # A bug: this request fails closed, and the log says where.
             logger.exception("a decision failed")
             answer = NO_CONFIGURATION
+        self._last = (self._policy.ticket, time.monotonic())
         self._transport.write(answer)
 
     def _measure(self) -> bool:
@@ -320,8 +337,9 @@ async def serve(settings: Settings, policy_socket: socket.socket, http_socket: s
     policy.on_unknown_key = KeyRequest(settings).ask
     large = LargeBodies()
     server = await loop.create_unix_server(lambda: PolicyProtocol(policy, large), sock=policy_socket, backlog=4096)
+    ends = follow_endings(LogReader.at_end(settings.log), policy.admissions.ended, lambda: policy.admissions.waiting)
     async with server, await probes.start(http_socket):
-        await until_told()
+        await run_until_told(ends)
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import Coroutine
 from typing import Any
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -51,3 +52,18 @@ async def until_told() -> None:
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, told.set)
     await told.wait()
+
+
+async def run_until_told(*work: Coroutine[Any, Any, None]) -> None:
+    """Run endless work beside each other until SIGTERM or SIGINT; that one ends is a bug, and ends the process."""
+    import asyncio
+
+    tasks = [asyncio.create_task(endless) for endless in work]
+    told = asyncio.create_task(until_told())
+    await asyncio.wait((*tasks, told), return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        if task.done():
+            # The supervisor starts the next process.
+            task.result()
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

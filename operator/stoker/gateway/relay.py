@@ -24,7 +24,7 @@ from stoker.gateway.config import Key, Model, Table
 from stoker.gateway.endpoints import speaks_anthropic
 from stoker.gateway.key_sets import KeySets
 from stoker.gateway.openai_errors import ApiProblem
-from stoker.gateway.processes import prepare_process, until_told
+from stoker.gateway.processes import prepare_process, run_until_told
 from stoker.gateway.publish import Publisher
 from stoker.gateway.settings import Settings
 from stoker.gateway.state import StateReader
@@ -142,19 +142,7 @@ async def serve(settings: Settings, answer_socket: socket.socket, changes: int) 
         protocol_factory(answers.handle), sock=answer_socket, backlog=4096
     )
     async with server:
-        following = [
-            asyncio.create_task(follow_cluster(settings, publisher)),
-            asyncio.create_task(key_sets.run()),
-            asyncio.create_task(rotate_log(settings)),
-        ]
-        told = asyncio.create_task(until_told())
-        await asyncio.wait((*following, told), return_when=asyncio.FIRST_COMPLETED)
-        for task in following:
-            if task.done():
-                # A bug: the process ends with it, and the supervisor starts the next one.
-                task.result()
-            task.cancel()
-        await asyncio.gather(*following, return_exceptions=True)
+        await run_until_told(follow_cluster(settings, publisher), key_sets.run(), rotate_log(settings))
 
 
 def main() -> int:

@@ -9,10 +9,14 @@ from hypothesis import strategies as st
 from unit.gateway.conftest import key, keys, model, routes
 
 from stoker.gateway.config import Table, build_table, parse_keys, parse_routes
-from stoker.gateway.decide import BadBody, Decision, Request, decide, read_model_name
+from stoker.gateway.decide import BadBody, Decision, Request, decide, read_json_model
 
 NOW = 1000.0
 CHAT = "/v1/chat/completions"
+
+
+def model_of(body: bytes) -> str:
+    return read_json_model(Request("POST", "/v1/chat/completions", "", body))
 
 
 def ask(table: Table, target: str = CHAT, body: Any = None, **more: Any) -> Decision:
@@ -169,13 +173,11 @@ def test_the_model_of_any_object_is_read(rest: dict[str, Any], name: str, ascii_
         body.decode()
     except UnicodeDecodeError:
         return
-    assert read_model_name(body) == name
+    assert model_of(body) == name
 
 
 def test_an_inner_model_is_not_the_model() -> None:
-    assert (
-        read_model_name(b'{"tools": [{"model": "a", "model": "b"}], "x": "\\u0022model\\u0022", "model": "q"}') == "q"
-    )
+    assert model_of(b'{"tools": [{"model": "a", "model": "b"}], "x": "\\u0022model\\u0022", "model": "q"}') == "q"
 
 
 @pytest.mark.parametrize(
@@ -199,7 +201,7 @@ def test_an_inner_model_is_not_the_model() -> None:
 )
 def test_what_parsers_disagree_on_is_refused(body: bytes, code: str) -> None:
     with pytest.raises(BadBody) as caught:
-        read_model_name(body)
+        model_of(body)
     assert (caught.value.problem.status, caught.value.problem.code) == (400, code)
 
 

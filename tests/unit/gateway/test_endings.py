@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from stoker.gateway.access_log import CURRENT, LogReader
+from stoker.gateway.endings import follow_endings, parse_lines
+
+
+def test_a_half_written_line_is_left_out() -> None:
+    assert list(parse_lines(b'{"a": 1}\n{"b": \n[]\n{"c": 2}\n')) == [{"a": 1}, {"c": 2}]
+
+
+async def test_every_request_that_ends_is_told_once(tmp_path: Path) -> None:
+    log = tmp_path / CURRENT
+    log.write_text('{"n": 0}\n')
+    told: list[Any] = []
+    enough = asyncio.Event()
+
+    def tell(line: dict[str, Any]) -> None:
+        told.append(line["n"])
+        if len(told) == 3:
+            enough.set()
+
+    task = asyncio.create_task(follow_endings(LogReader.at_end(tmp_path), tell, lambda: True))
+    with log.open("a") as file:
+        file.write('{"n": 1}\n{"n": 2}\n{"n": 3}\n{"n"')
+    await asyncio.wait_for(enough.wait(), 5)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert told == [1, 2, 3]
