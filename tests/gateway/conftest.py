@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from gateway.fake_engine import FakeEngine
 from gateway.fake_kubernetes import FakeKubernetes
 from gateway.pod import NAMESPACE, Config, GatewayPod, until
 
+MARKERS = itertools.count()
+
 
 @dataclass
 class World:
@@ -21,6 +24,12 @@ class World:
     kubernetes: FakeKubernetes
     engines: list[FakeEngine]
     pod: GatewayPod
+
+    def apply(self, config: Config) -> None:
+        """Take it over: when a key that is new with it opens the gateway, nothing older is in force any more."""
+        name = f"marker-{next(MARKERS)}"
+        config.key(name, f"sk-{name}").apply(self.kubernetes)
+        until(lambda: self.pod.request("GET", "/v1/models", key=f"sk-{name}").status == 200, "the configuration", 10)
 
     @property
     def seen(self) -> int:
@@ -72,6 +81,7 @@ def reset(world: World) -> None:
 def world(session_world: World) -> Iterator[World]:
     yield session_world
     reset(session_world)
+    session_world.apply(first_config())
     pod = session_world.pod
     until(lambda: serves_as_at_first(pod), "the first configuration is in force again", within=10)
     for engine in session_world.engines:

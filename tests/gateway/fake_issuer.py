@@ -25,11 +25,15 @@ class FakeIssuer(ThreadedServer):
     def application(self) -> web.Application:
         app = web.Application()
         app.router.add_get("/jwks", self._jwks)
+        app.router.add_get("/.well-known/openid-configuration", self._discovery)
         return app
 
     async def _jwks(self, request: web.Request) -> web.Response:
         self.asked += 1
         return web.json_response({"keys": [key.as_dict(private=False) for key in self.keys.values()]})
+
+    async def _discovery(self, request: web.Request) -> web.Response:
+        return web.json_response({"issuer": self.name, "jwks_uri": f"{self.name}/jwks"})
 
     def add_key(self, kid: str) -> None:
         self.keys[kid] = RSAKey.generate_key(2048, {"kid": kid, "use": "sig"})

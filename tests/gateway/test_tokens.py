@@ -17,6 +17,7 @@ ROLES = [
     {"name": "reader", "models": ["qwen", "emb*"], "requestsPerMinute": 1000},
     {"name": "slow", "models": ["*"], "requestsPerMinute": 2},
     {"name": "admin", "models": ["*"]},
+    {"name": "named", "models": ["embed"], "users": ["zoe"], "groups": ["guests"]},
 ]
 
 
@@ -44,7 +45,7 @@ def apply(world: World, issuer: FakeIssuer) -> None:
     shared = {"issuer": "shared", "audiences": ["gateway"], "secret": SECRET, "defaultRole": "slow"}
     lost = {"issuer": "lost", "audiences": ["gateway"], "secret": SECRET, "defaultRole": "gone"}
     config.more = {"roles": ROLES, "jwt": [issuer.route(), shared, lost, {"issuer": "half"}]}
-    config.apply(world.kubernetes)
+    world.apply(config)
 
 
 def hs256(issuer: FakeIssuer, user: str, name: str = "shared") -> str:
@@ -135,3 +136,27 @@ def test_with_the_issuer_away_tokens_are_checked_on_also_by_processes_that_start
             until(lambda: trusting.pod.chat(key=issuer.token()).status == 200, f"the next {process}", within=10)
     finally:
         issuer.start()
+
+
+def test_a_role_may_name_its_users_and_groups_and_the_issuers_own_map_goes_first(
+    trusting: World, issuer: FakeIssuer
+) -> None:
+    def listed(**more: object) -> set[str]:
+        answer = trusting.pod.request("GET", "/v1/models", key=issuer.token(**more))
+        return {model["id"] for model in answer.json.get("data", ())}
+
+    assert listed(groups=["guests"]) == {"embed"}
+    assert listed(user="zoe", groups=[]) == {"embed"}
+    assert listed(user="zoe", groups=["staff"]) == {"embed", "gpt-4o", "qwen"}, "roleMap"
+    assert listed(user="zoe2", groups=[]) == set()
+    # A default is the last resort.
+    assert trusting.pod.chat(key=hs256(issuer, "zoe")).error["code"] == "model_not_found"
+    assert trusting.pod.chat(key=hs256(issuer, "yves")).status == 200
+
+
+def test_keys_are_found_by_discovery(trusting: World, issuer: FakeIssuer) -> None:
+    config = first_config()
+    config.more = {"roles": ROLES, "jwt": [issuer.route(jwksUri=None, discovery=True)]}
+    trusting.apply(config)
+    until(lambda: trusting.pod.chat(key=issuer.token()).status == 200, "keys by discovery", within=15)
+    assert trusting.pod.chat(key=issuer.token(key=RSAKey.generate_key(2048))).status == 401

@@ -30,7 +30,7 @@ def service() -> str:
 @pytest.fixture
 def world(world: World, service: str) -> World:
     config = first_config().key(service, f"sk-{service}", models=["qwen", "embed"], userTokens={"issuer": "open-webui", "secret": SECRET}, requestsPerMinute=2)  # fmt: skip
-    config.apply(world.kubernetes)
+    world.apply(config)
     until(lambda: world.pod.request("GET", "/v1/models", key=f"sk-{service}").status == 200, "the service's key")
     for engine in world.engines:
         engine.seen.clear()

@@ -58,20 +58,23 @@ class RoleMapping(ApiModel):
     """One of this gateway's roles (spec.roles, or admin or user)."""
 
 
+_SAFE_URL = "^http://[A-Za-z0-9.-]+[.]svc([.]cluster[.]local)?(:[0-9]+)?(/|$)"
+
+
 class JwtIssuer(ApiModel):
     """An issuer whose JSON Web Tokens are let in beside API keys."""
 
     cel_rules: ClassVar[tuple[Cel, ...]] = (
         Cel(
-            "has(self.jwksUri) != has(self.secretRef)",
-            "auth.jwt: give either jwksUri (public keys) or secretRef (HS256)",
+            "!has(self.jwksUri) || !has(self.secretRef)",
+            "auth.jwt: give jwksUri (public keys) or secretRef (HS256), not both",
         ),
         Cel(
-            "has(self.roleMap) || has(self.defaultRole)",
-            "auth.jwt: without roleMap and defaultRole nobody would be let in",
+            f"has(self.jwksUri) || has(self.secretRef) || self.issuer.startsWith('https://') || self.issuer.matches('{_SAFE_URL}')",
+            "auth.jwt: without jwksUri and secretRef the keys are found by the issuer's discovery document, and issuer must be https://, or http:// of a Service of this cluster",
         ),
         Cel(
-            "!has(self.jwksUri) || self.jwksUri.startsWith('https://') || self.jwksUri.matches('^http://[A-Za-z0-9.-]+[.]svc([.]cluster[.]local)?(:[0-9]+)?/')",
+            f"!has(self.jwksUri) || self.jwksUri.startsWith('https://') || self.jwksUri.matches('{_SAFE_URL}')",
             "auth.jwt: jwksUri must be https://, or http:// of a Service of this cluster (http://NAME.NAMESPACE.svc/PATH)",
         ),
     )
@@ -81,7 +84,7 @@ class JwtIssuer(ApiModel):
     audiences: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(min_length=1, max_length=16)]
     """One of these must be in the claim aud."""
     jwks_uri: Annotated[str, Field(max_length=1024, pattern=r"^https?://[^\s]+$")] | None = None
-    """Where the issuer shows its public keys (RS, PS, ES, EdDSA). Fetched every five minutes, and when a token names a new one."""
+    """Where the issuer shows its public keys (RS, PS, ES, EdDSA). Fetched every five minutes, and when a token names a new one. Default: what the issuer's discovery document (ISSUER/.well-known/openid-configuration) says."""
     secret_ref: LocalObjectReference | None = None
     """Secret whose key `secret` (32 bytes or more) signs tokens with HS256."""
     claims: Claims = Claims()
@@ -89,7 +92,7 @@ class JwtIssuer(ApiModel):
     role_map: Annotated[list[RoleMapping], Field(min_length=1, max_length=64)] | None = None
     """Roles by the values of the roles and groups claims; the first that fits counts."""
     default_role: DnsLabel | None = None
-    """Role of users whom roleMap does not name. Default: they are refused."""
+    """Role of users whom neither roleMap nor spec.roles[].subjects name. Default: they are refused."""
 
 
 class Auth(ApiModel):
@@ -126,6 +129,15 @@ class Limits(RequestLimits):
     """What each caller may ask of single models, besides his own limits."""
 
 
+class Subjects(ApiModel):
+    """Who has a role by what his token says."""
+
+    users: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=256)] = []
+    """Values of the claim that names the user (auth.jwt[].claims.user)."""
+    groups: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=64)] = []
+    """Values of the groups claim."""
+
+
 class Role(ApiModel):
     """What several callers have in common."""
 
@@ -137,6 +149,8 @@ class Role(ApiModel):
     """Models the role may use, by served name; * and ? match as in a shell. A key may use what both it and its role may."""
     limits: RequestLimits | None = None
     """How much each caller of the role may ask for, unless his key says. Default: what the gateway says."""
+    subjects: Subjects | None = None
+    """Users and groups of any issuer in auth.jwt who have this role; the first role that names somebody is his, unless the issuer's roleMap says."""
 
 
 class Cors(ApiModel):

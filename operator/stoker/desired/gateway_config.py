@@ -72,6 +72,7 @@ def _roles(gateway: ApiGateway) -> list[Object]:
             "name": role.name,
             "models": list(role.models),
             **_bounds(role.limits),
+            **({"users": role.subjects.users, "groups": role.subjects.groups} if role.subjects else {}),
         }
         for role in gateway.spec.roles
     ]

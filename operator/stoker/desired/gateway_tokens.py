@@ -31,6 +31,12 @@ def check_issuers(gateway: ApiGateway, secrets: Mapping[str, str]) -> None:
             )
         named = [pair.role for pair in issuer.role_map or ()] + ([issuer.default_role] if issuer.default_role else [])
         unknown = next((role for role in named if not gateway.has_role(role)), None)
+        if not named and not any(role.subjects for role in gateway.spec.roles):
+            raise Stalled(
+                "NobodyHasARole",
+                f"{where}: nobody whom issuer {issuer.issuer} vouches for has a role here: give it a roleMap or a defaultRole, or name users or "
+                "groups in spec.roles[].subjects",
+            )
         if unknown is not None:
             raise Stalled(
                 "RoleNotFound",
@@ -74,6 +80,7 @@ def _issuer(issuer: JwtIssuer, secrets: Mapping[str, str]) -> Object:
         "issuer": issuer.issuer,
         "audiences": list(issuer.audiences),
         "jwksUri": issuer.jwks_uri,
+        "discovery": issuer.jwks_uri is None and issuer.secret_ref is None,
         "secret": secrets[issuer.secret_ref.name] if issuer.secret_ref else None,
         "claims": {"user": claims.user, "groups": claims.groups, "roles": claims.roles},
         "roleMap": [{"value": pair.value, "role": pair.role} for pair in issuer.role_map or ()],

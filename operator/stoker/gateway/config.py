@@ -100,6 +100,9 @@ class Role:
     name: str
     allowed: re.Pattern[str]
     bounds: Bounds = NO_BOUNDS
+    users: frozenset[str] = frozenset()
+    """Users of issuers who have it."""
+    groups: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +180,10 @@ class Table:
                 found.append(Scope(f"model {model.cluster} {caller}", f"of {model.name} you", entry.bounds))
                 break
         return tuple(scope for scope in found if scope.bounds != NO_BOUNDS)
+
+    def role_of(self, user: str, groups: frozenset[str]) -> str:
+        """The first role that names a user, or a group of his; empty where none does."""
+        return next((role.name for role in self.roles.values() if user in role.users or role.groups & groups), "")
 
     def visible(self, key: Key) -> list[tuple[str, Model]]:
         """Names the key may use, in alphabetical order."""
@@ -389,7 +396,10 @@ def _parse_role(entry: Any) -> Role | None:
         name = entry["name"]
         _check(OBJECT_NAME, name)
         patterns = compile_patterns(_list(entry, "models"))
-        return Role(name, patterns, parse_bounds(entry))
+        users, groups = (
+            frozenset(text for text in _list(entry, field) if isinstance(text, str)) for field in ("users", "groups")
+        )
+        return Role(name, patterns, parse_bounds(entry), users, groups)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         logger.warning("%s: a role is left out: %s: %s", ROUTES_FIELD, type(error).__name__, error)
         return None

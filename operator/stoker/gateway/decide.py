@@ -161,19 +161,20 @@ def find_identity(table: Table, verifier: Verifier, token: str, digest: bytes, n
         return errors.wrong_token(str(error), errors.UNKNOWN_SIGNING_KEY)
     except BadToken as error:
         return errors.wrong_token(str(error))
+    role = identity.role or table.role_of(identity.name, identity.groups) or identity.default_role
     made = Key(
         name=f"jwt:{identity.user}",
         digest=digest,
         expires_at=identity.expires_at,
         allowed=ANY_MODEL,
-        role=identity.role,
+        role=role,
         caller=identity.caller,
         user=identity.user,
         by_token=True,
     )
-    key = with_role(made, table.roles, table) if identity.role else None
+    key = with_role(made, table.roles, table) if role else None
     if key is None:
-        return errors.no_role(identity.role)
+        return errors.no_role(role)
     return remember(table, digest, key)
 
 

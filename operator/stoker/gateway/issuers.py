@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 SHORTEST_SECRET = 32
+DISCOVERY_PATH = "/.well-known/openid-configuration"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,8 @@ class Issuer:
     """One of them must be in `aud`."""
     jwks_uri: str = ""
     """Where its public keys are; then no shared secret counts."""
+    discovery: bool = False
+    """Its discovery document says where its public keys are."""
     secret: str = ""
     """Shared secret of HS256; then no public key counts."""
     user: str = "sub"
@@ -28,7 +31,12 @@ class Issuer:
     role_map: tuple[tuple[str, str], ...] = ()
     """Value of a roles or groups claim, and the gateway's role for it; the first that fits counts."""
     default_role: str = ""
-    """Role of whoever has none of these values; empty: he is not let in."""
+    """Role of whoever has none by these values, nor by what a role says of its subjects; empty: he is not let in."""
+
+    @property
+    def keys_address(self) -> str:
+        """Where its public keys are looked for; empty where a shared secret counts."""
+        return f"{self.issuer.rstrip('/')}{DISCOVERY_PATH}" if self.discovery else self.jwks_uri
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +65,7 @@ def parse_issuer(entry: Any) -> Issuer:
         issuer=_text(entry["issuer"]),
         audiences=frozenset(_text(audience) for audience in entry["audiences"]),
         jwks_uri=_text(entry.get("jwksUri") or "-").strip("-"),
+        discovery=entry.get("discovery") is True,
         secret=str(entry.get("secret") or ""),
         user=_text(claims.get("user") or "sub"),
         groups=_text(claims.get("groups") or "groups"),
@@ -66,12 +75,12 @@ def parse_issuer(entry: Any) -> Issuer:
     )
     if not found.audiences:
         raise ValueError(f"issuer {found.issuer} has no audiences")
-    if bool(found.jwks_uri) == bool(found.secret):
-        raise ValueError(f"issuer {found.issuer} needs either jwksUri or a secret")
+    if [bool(found.jwks_uri), bool(found.secret), found.discovery].count(True) != 1:
+        raise ValueError(f"issuer {found.issuer} needs one of jwksUri, discovery and a secret")
     if found.secret and len(found.secret.encode()) < SHORTEST_SECRET:
         raise ValueError(f"the secret of issuer {found.issuer} is shorter than {SHORTEST_SECRET} bytes")
-    if found.jwks_uri and urlsplit(found.jwks_uri).scheme not in ("https", "http"):
-        raise ValueError(f"jwksUri of issuer {found.issuer} is no http address")
+    if found.keys_address and urlsplit(found.keys_address).scheme not in ("https", "http"):
+        raise ValueError(f"the keys of issuer {found.issuer} are not at an http address: {found.keys_address}")
     return found
 
 

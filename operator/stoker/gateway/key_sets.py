@@ -10,7 +10,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
@@ -33,7 +33,7 @@ class KeySets:
     def __init__(
         self,
         settings: Settings,
-        addresses: Callable[[], Iterable[str]],
+        addresses: Callable[[], Mapping[str, str]],
         on_change: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -67,7 +67,7 @@ class KeySets:
 
     async def fetch_due(self, client: httpx.AsyncClient) -> None:
         """One round over the sets whose time has come."""
-        addresses = set(self._addresses())
+        addresses = self._addresses()
         now = self._clock()
         interval = SHORTEST_INTERVAL_SECONDS if self._wanted else REFRESH_SECONDS
         due = []
@@ -79,7 +79,7 @@ class KeySets:
         if self._wanted and len(due) == len(addresses):
             # Otherwise one was fetched a moment ago; the wish stands until it may be fetched again.
             self._wanted = False
-        fetched = await asyncio.gather(*(fetch(client, address) for address in due))
+        fetched = await asyncio.gather(*(fetch(client, address, addresses[address]) for address in due))
         news = {address: found for address, found in zip(due, fetched, strict=True) if found is not None}
         # Before routes are known nothing is forgotten.
         sets = {address: known for address, known in self._sets.items() if address in addresses or not addresses}
@@ -96,16 +96,47 @@ class KeySets:
         return sets if isinstance(sets, dict) else {}
 
 
-async def fetch(client: httpx.AsyncClient, address: str) -> dict[str, Any] | None:
-    """The set as its issuer shows it now; None, and a word in the log, where it does not."""
+async def fetch(client: httpx.AsyncClient, address: str, issuer: str = "") -> dict[str, Any] | None:
+    """The set as its issuer shows it now; None, and a word in the log, where it does not.
+
+    With an issuer the address is that of its discovery document, which says where the set is.
+    """
     try:
-        async with client.stream("GET", address, headers={"accept": "application/json"}) as response:
-            response.raise_for_status()
-            text = await _read_at_most(response, LARGEST_SET)
-        return _parse(text)
+        if issuer:
+            return await _fetch_set(client, _keys_of(await _fetch_object(client, address), issuer, address))
+        return await _fetch_set(client, address)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError) as error:
         logger.warning("key set %s is not taken over: %s", address, error or type(error).__name__)
         return None
+
+
+async def _fetch_set(client: httpx.AsyncClient, address: str) -> dict[str, Any]:
+    found = await _fetch_object(client, address)
+    if isinstance(found.get("keys"), list):
+        return found
+    raise ValueError("it has no list of keys")
+
+
+def _keys_of(document: dict[str, Any], issuer: str, address: str) -> str:
+    """Where the discovery document says that the keys are. It has to name its issuer to the letter, as the standard asks: otherwise it is
+    somebody else's, with somebody else's keys."""
+    if document.get("issuer") != issuer:
+        raise ValueError(f"it is the document of issuer {document.get('issuer')!r}, not of {issuer}")
+    where = document.get("jwks_uri")
+    if not isinstance(where, str) or not where.startswith(
+        ("https://", "http://") if address.startswith("http://") else "https://"
+    ):
+        raise ValueError(f"its jwks_uri is {where!r}, not an https address")
+    return where
+
+
+async def _fetch_object(client: httpx.AsyncClient, address: str) -> dict[str, Any]:
+    async with client.stream("GET", address, headers={"accept": "application/json"}) as response:
+        response.raise_for_status()
+        found = json.loads(await _read_at_most(response, LARGEST_SET))
+    if not isinstance(found, dict):
+        raise ValueError("it is not an object")  # noqa: TRY004 - what came is wrong, not how we handle it
+    return found
 
 
 async def _read_at_most(response: httpx.Response, size: int) -> bytes:
@@ -115,10 +146,3 @@ async def _read_at_most(response: httpx.Response, size: int) -> bytes:
         if len(text) > size:
             raise ValueError(f"it is larger than {size} bytes")
     return text
-
-
-def _parse(text: bytes) -> dict[str, Any]:
-    found = json.loads(text)
-    if isinstance(found, dict) and isinstance(found.get("keys"), list):
-        return found
-    raise ValueError("it has no list of keys")

@@ -114,7 +114,7 @@ def no_role(role: str) -> ApiProblem:
     return ApiProblem(
         403,
         "no_role",
-        f"Your token is good, but {why}. Whoever runs the gateway maps them in spec.auth.jwt[].roleMap.",
+        f"Your token is good, but {why}. Whoever runs the gateway maps them in spec.auth.jwt[].roleMap, or names users and groups in spec.roles[].subjects.",
     )
 
 

@@ -126,9 +126,10 @@ async def serve(settings: Settings, answer_socket: socket.socket, changes: int) 
         with contextlib.suppress(BlockingIOError):
             os.write(changes, b"c")
 
-    def issuer_addresses() -> list[str]:
-        routes = publisher.routes
-        return [issuer.jwks_uri for issuer in routes.issuers if issuer.jwks_uri] if routes else []
+    def issuer_addresses() -> dict[str, str]:
+        """And whose discovery document it is, where it is one."""
+        issuers = publisher.routes.issuers if publisher.routes else ()
+        return {issuer.keys_address: issuer.issuer * issuer.discovery for issuer in issuers if issuer.keys_address}
 
     key_sets = KeySets(settings, issuer_addresses, on_change)
 

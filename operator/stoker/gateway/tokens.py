@@ -44,7 +44,12 @@ class Identity:
     user: str
     """For log lines: printable, and fit for a header."""
     role: str
-    """Empty where none of his values has a role."""
+    """By the issuer's role map; empty where none of his values is in it."""
+    default_role: str
+    """Where no role names him, either; empty where he is not let in then."""
+    name: str
+    """The user as the token has it."""
+    groups: frozenset[str]
     expires_at: float
     """Clock skew included."""
 
@@ -92,7 +97,7 @@ class Verifier:
     def __init__(self, issuers: Iterable[Issuer], key_sets: Mapping[str, Any]) -> None:
         self._issuers: dict[str, tuple[Issuer, tuple[PublicKey, ...]]] = {}
         for issuer in issuers:
-            keys = read_key_set(key_sets.get(issuer.jwks_uri)) if issuer.jwks_uri else _shared(issuer.secret)
+            keys = read_key_set(key_sets.get(issuer.keys_address)) if issuer.keys_address else _shared(issuer.secret)
             self._issuers.setdefault(issuer.issuer, (issuer, keys))
 
     def verify(self, token: str, now: float) -> Identity:
@@ -219,11 +224,14 @@ def _identify(issuer: Issuer, claims: dict[str, Any], now: float) -> Identity:
     if not isinstance(user, str) or not 0 < len(user) <= LONGEST_USER:
         raise BadToken(f"it does not name its user ({issuer.user})")
     groups, roles = (frozenset(_texts(claim(claims, path))) for path in (issuer.groups, issuer.roles))
-    role = next((role for value, role in issuer.role_map if value in roles or value in groups), issuer.default_role)
+    role = next((role for value, role in issuer.role_map if value in roles or value in groups), "")
     return Identity(
         caller=f"{issuer.issuer} {user}",
         user=_HEADER_SAFE.sub("?", user),
         role=role,
+        default_role=issuer.default_role,
+        name=user,
+        groups=groups,
         expires_at=expires_at,
     )
 

@@ -66,3 +66,19 @@ def test_without_a_good_secret_a_key_speaks_for_nobody_and_it_is_said(make_key, 
     assert stalled.value.reason == "TokenSecretMissing"
     assert "kubectl create secret generic webui" in stalled.value.message
     check_user_tokens(make_key(), "")
+
+
+def test_without_address_and_secret_the_keys_are_found_by_discovery(make_gateway) -> None:
+    named = {name: value for name, value in BY_KEYS.items() if name != "jwksUri"}
+    (told,) = build_issuers(make_gateway(auth={"jwt": [named]}), {})
+    assert parse_issuer(told).keys_address == "https://idp.example.com/.well-known/openid-configuration"
+    for told in build_issuers(make_gateway(auth={"jwt": [BY_SECRET, BY_KEYS]}), {"hs": SECRET}):
+        assert not parse_issuer(told).discovery
+
+
+def test_an_issuer_whose_users_have_no_role_anywhere_is_named(make_gateway) -> None:
+    alone = {name: value for name, value in BY_KEYS.items() if name != "roleMap"}
+    with pytest.raises(Stalled) as stalled:
+        check_issuers(make_gateway(auth={"jwt": [alone]}), {})
+    assert stalled.value.reason == "NobodyHasARole"
+    check_issuers(make_gateway(auth={"jwt": [alone]}, roles=[{"name": "own", "subjects": {"groups": ["staff"]}}]), {})

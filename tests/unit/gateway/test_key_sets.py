@@ -23,11 +23,16 @@ class World:
         self.asked: list[str] = []
         self.now = 0.0
         self.changes = 0
-        self.addresses = [A]
+        self.addresses = {A: ""}
         self.sets = self.restart()
 
     def restart(self) -> KeySets:
-        self.sets = KeySets(self.settings, lambda: self.addresses, self._changed, lambda: self.now)
+        self.sets = KeySets(
+            self.settings,
+            lambda: dict.fromkeys(self.addresses, "") if isinstance(self.addresses, list) else self.addresses,
+            self._changed,
+            lambda: self.now,
+        )
         return self.sets
 
     def _changed(self) -> None:
@@ -99,19 +104,59 @@ async def test_what_is_no_set_leaves_the_old_one_and_is_asked_for_again(world: W
     assert world.stored == {A: {"keys": [1]}}
     assert world.asked == [A, A], "no redirect is followed"
     world.restart()
-    world.addresses = []
+    world.addresses = {}
     await world.round()
     assert world.stored == {A: {"keys": [1]}}, "known from the file before routes are"
 
 
 async def test_an_issuer_that_is_no_longer_trusted_is_forgotten_and_a_new_one_fetched_at_once(world: World) -> None:
     await world.round()
-    world.addresses = [B]
+    world.addresses = {B: ""}
     await world.round()
     assert world.stored == {B: {"keys": [2]}}
 
 
 async def test_without_issuers_nothing_is_written(world: World) -> None:
-    world.addresses = []
+    world.addresses = {}
     await world.round()
+    assert not (world.settings.state / KEY_SETS_FILE).exists()
+
+
+DOCUMENT = "https://idp.example/realm/.well-known/openid-configuration"
+ISSUER = "https://idp.example/realm"
+
+
+async def test_a_discovery_document_leads_to_the_keys(world: World) -> None:
+    world.addresses = {DOCUMENT: ISSUER}
+    world.show(DOCUMENT, {"issuer": ISSUER, "jwks_uri": A})
+    await world.round()
+    assert world.stored == {DOCUMENT: {"keys": [1]}}
+    assert world.asked == [DOCUMENT, A]
+    # The keys have moved.
+    world.show(DOCUMENT, {"issuer": ISSUER, "jwks_uri": B})
+    await world.round(REFRESH_SECONDS)
+    assert world.stored == {DOCUMENT: {"keys": [2]}}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"issuer": "https://evil.example", "jwks_uri": A},
+        {"issuer": ISSUER + "/", "jwks_uri": A},
+        {"jwks_uri": A},
+        {"issuer": ISSUER},
+        {"issuer": ISSUER, "jwks_uri": "http://a.example/jwks"},
+        {"issuer": ISSUER, "jwks_uri": "file:///etc/passwd"},
+        {"issuer": ISSUER, "jwks_uri": [A]},
+        {"keys": [1]},
+        [],
+    ],
+)
+async def test_a_discovery_document_of_somebody_else_or_without_a_safe_address_leads_nowhere(
+    world: World, document: Any
+) -> None:
+    world.addresses = {DOCUMENT: ISSUER}
+    world.show(DOCUMENT, document)
+    await world.round()
+    assert world.asked == [DOCUMENT]
     assert not (world.settings.state / KEY_SETS_FILE).exists()

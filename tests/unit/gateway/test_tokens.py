@@ -74,7 +74,9 @@ def refusal(verifier: Verifier, token: str) -> str:
 )
 def test_a_good_token_says_who_calls(verifier: Verifier, key: Any, alg: str) -> None:
     token = sign(claims(groups=["staff", "x"]), key, alg)
-    assert verifier.verify(token, NOW) == Identity(f"{ISSUER} alice", "alice", "user", NOW + 360)
+    assert verifier.verify(token, NOW) == Identity(
+        f"{ISSUER} alice", "alice", "user", "", "alice", frozenset({"staff", "x"}), NOW + 360
+    )
 
 
 def test_a_shared_secret_signs_for_its_own_issuer_only(verifier: Verifier) -> None:
@@ -236,7 +238,8 @@ def test_the_first_value_that_has_a_role_counts_and_else_the_default() -> None:
     found = Verifier([issuer(roleMap=roles, defaultRole="guest", claims={"roles": "realm.roles"})], {ADDRESS: KEYS})
 
     def role(**more: Any) -> str:
-        return found.verify(sign(claims(**more)), NOW).role
+        identity = found.verify(sign(claims(**more)), NOW)
+        return identity.role or identity.default_role
 
     assert role(groups=["staff"], realm={"roles": ["boss"]}) == "admin"
     assert role(groups="staff") == "user"
@@ -311,3 +314,13 @@ def test_what_a_service_says_of_its_user_needs_its_secret_its_name_and_the_prese
 def test_half_of_what_makes_user_tokens_is_refused(entry: dict[str, Any]) -> None:
     with pytest.raises((ValueError, KeyError)):
         parse_user_tokens(entry)
+
+
+def test_an_issuer_with_discovery_has_its_keys_by_its_document() -> None:
+    found = issuer(jwksUri=None, discovery=True)
+    assert found.keys_address == ISSUER + "/.well-known/openid-configuration"
+    assert issuer(issuer=ISSUER + "/", jwksUri=None, discovery=True).keys_address == found.keys_address
+    assert Verifier([found], {found.keys_address: KEYS}).verify(sign(), NOW).user == "alice"
+    for half in ({"discovery": True}, {"jwksUri": None}, {"jwksUri": None, "discovery": True, "secret": SECRET}):
+        with pytest.raises(ValueError, match="one of"):
+            issuer(**half)
