@@ -31,7 +31,7 @@ class ModelStatus(StatusModel):
     source: Text = ""
     """Digest of the source that was looked at."""
     format: Text = ""
-    """GGUF."""
+    """GGUF, or Safetensors for everything in Hugging Face's layout."""
     architecture: Text = ""
     """Such as llama, qwen3 or gemma3."""
     parameters: Count = 0

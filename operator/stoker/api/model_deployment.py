@@ -173,7 +173,7 @@ class ModelDeploymentSpec(ApiModel):
     task: Task = "Chat"
     """What the model is for, and so which API paths are open: Chat, Completion, Embedding or Rerank."""
     context_length: Annotated[int, Field(ge=64, le=16777216)] | None = None
-    """Tokens of context of one request. Default: what the model was trained with, or the largest that fits the memory; engines that would silently take a small one ask for it."""
+    """Tokens of context of one request. Default: what the model was trained with, or the largest that fits the memory; engines that would silently take a small one ask for it where the memory is not known."""
     max_concurrent_requests: Annotated[int, Field(ge=1, le=4096)] = 4
     """Requests that one replica works on at a time; each has a context of its own."""
     fit_policy: Literal["Enforce", "Warn", "Ignore"] = "Enforce"
@@ -253,7 +253,7 @@ class ModelDeploymentStatus(StatusModel):
     update_available: str | None = None
     """What a new choice would change, such as a newer engine image; set the annotation stoker.dev/refresh to take it."""
     model: ModelStatus | None = None
-    """What the headers of a downloaded model say."""
+    """What the headers of the model say."""
     fit: FitStatus | None = None
     """Memory that one replica takes, computed from the headers, and what there is."""
     download: DownloadStatus | None = None

@@ -14,6 +14,7 @@ from stoker.api.base import StatusModel
 from stoker.api.inference_engine import InferenceEngine
 from stoker.api.inspection import FitStatus, ModelStatus
 from stoker.api.model_deployment import ModelDeployment
+from stoker.api.names import short_digest
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,13 @@ class ParsedSource:
     reference: str = ""
     """ORG/REPO or NAME:TAG (hf, ollama)."""
     revision: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What a description of the model belongs to; empty for what nobody can look at."""
+        if self.digest or self.shape == "Library":
+            return self.digest
+        return short_digest(f"{self.uri}@{self.revision}")
 
     @property
     def downloaded(self) -> bool:

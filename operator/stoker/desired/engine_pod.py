@@ -19,11 +19,16 @@ from stoker.api.resolved import OperatorSettings, ResolvedModelDeployment
 from stoker.desired.engine_request import (
     ADAPTERS_DIRECTORY,
     adapter_claims,
-    build_resolved_fit_request,
     container_resources,
     engine_request,
     engine_row,
-    folder_name,
+)
+from stoker.desired.fetch_container import (
+    HUB_TOKEN_VARIABLE,
+    PROGRESS_FILE,
+    build_fetch_container,
+    models_mount,
+    mount,
 )
 from stoker.desired.merge import merge, merge_pod_template
 from stoker.desired.objects import (
@@ -37,13 +42,10 @@ from stoker.desired.objects import (
     selector_labels,
 )
 from stoker.engines import Engine, Launch
-from stoker.engines.base import CHAT_TEMPLATE_PATH, MODELS_DIRECTORY
-from stoker.models.source import file_urls
+from stoker.engines.base import CHAT_TEMPLATE_PATH
 
 COMPONENT = "engine"
 TEMPLATE_DIRECTORY, _, TEMPLATE_FILE = CHAT_TEMPLATE_PATH.rpartition("/")
-HUB_TOKEN_VARIABLE = "HF_TOKEN"
-PROGRESS_FILE = f"{RUN_DIRECTORY}/progress.json"
 AGENT_PORT = 9100
 
 # What remains of the grace period after a drain that took all its time.
@@ -52,7 +54,6 @@ GRACE_MARGIN_SECONDS = 30
 PROBE_GRACE_SECONDS = 10
 
 _AGENT_RESOURCES = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "96Mi"}}
-_FETCH_RESOURCES = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
 
 
 def build_pod_template(resolved: ResolvedModelDeployment, settings: OperatorSettings) -> Object:
@@ -95,13 +96,6 @@ def build_launch(resolved: ResolvedModelDeployment) -> Launch:
     return engine_row(resolved).launch(engine_request(resolved))
 
 
-def _models_mount(resolved: ResolvedModelDeployment) -> str:
-    """A model's folder on the node keeps its name: some engines show it as the model's."""
-    if resolved.source.scheme == "file" and resolved.source.shape == "Folder":
-        return f"{MODELS_DIRECTORY}/{folder_name(resolved)}"
-    return MODELS_DIRECTORY
-
-
 def uses_claim_cache(resolved: ResolvedModelDeployment) -> bool:
     """Whether the pods share the engine's cache claim."""
     return resolved.source.cached and resolved.engine.spec.cache.type == "PersistentVolumeClaim"
@@ -110,8 +104,8 @@ def uses_claim_cache(resolved: ResolvedModelDeployment) -> bool:
 def _init_containers(resolved: ResolvedModelDeployment, settings: OperatorSettings) -> list[Object]:
     # The agent comes first: it tells the progress of the download that follows.
     containers = [_agent_container(resolved, settings)]
-    if resolved.source.downloaded:
-        containers.append(_fetch_container(resolved, settings))
+    if resolved.source.identity:
+        containers.append(build_fetch_container(resolved, settings))
     return containers
 
 
@@ -155,38 +149,7 @@ def _agent_container(resolved: ResolvedModelDeployment, settings: OperatorSettin
         "livenessProbe": http_probe("/healthz", "agent", period=10, timeout=5, failures=6),
         "resources": _AGENT_RESOURCES,
         **container_defaults(),
-        "volumeMounts": [_mount("run", RUN_DIRECTORY), _mount("tmp", "/tmp")],  # noqa: S108 - a path in the container
-    }
-
-
-def _fetch_container(resolved: ResolvedModelDeployment, settings: OperatorSettings) -> Object:
-    source, spec = resolved.source, resolved.deployment.spec.source
-    checksums = spec.sha256 or {}
-    files = [
-        {"name": name, "url": url, **({"sha256": checksums[name]} if name in checksums else {})}
-        for name, url in zip(source.files, file_urls(source), strict=True)
-    ]
-    order = {
-        "digest": source.digest,
-        "cache": MODELS_DIRECTORY,
-        "files": files,
-        "progressFile": PROGRESS_FILE,
-        "fit": build_resolved_fit_request(resolved).to_json(),
-        "fitPolicy": resolved.deployment.spec.fit_policy,
-    }
-    env: list[Object] = [{"name": "STOKER_FETCH", "value": compact_json(order)}]
-    if spec.secret_ref:
-        token = {"name": spec.secret_ref.name, "key": SOURCE_TOKEN_FIELD}
-        env.append({"name": "STOKER_FETCH_TOKEN", "valueFrom": {"secretKeyRef": token}})
-    return {
-        "name": "fetch",
-        "image": resolved.chosen.stoker_image,
-        "imagePullPolicy": settings.stoker_image_pull_policy,
-        "args": ["fetch"],
-        "env": env,
-        "resources": _FETCH_RESOURCES,
-        **container_defaults(),
-        "volumeMounts": [_mount("models", MODELS_DIRECTORY), _mount("run", RUN_DIRECTORY), _mount("tmp", "/tmp")],  # noqa: S108
+        "volumeMounts": [mount("run", RUN_DIRECTORY), mount("tmp", "/tmp")],  # noqa: S108 - a path in the container
     }
 
 
@@ -244,19 +207,19 @@ def _live_probe(engine: Engine) -> Object:
 def _engine_mounts(resolved: ResolvedModelDeployment, launch: Launch) -> list[Object]:
     # Engines that fetch for themselves write there.
     read_only = {} if resolved.source.fetched_by_engine else {"readOnly": True}
-    mounts = [_mount("models", _models_mount(resolved), **read_only), _mount("tmp", "/tmp")]  # noqa: S108
+    mounts = [mount("models", models_mount(resolved), **read_only), mount("tmp", "/tmp")]  # noqa: S108
     if _shared_memory(resolved):
-        mounts.append(_mount("shm", "/dev/shm"))  # noqa: S108
+        mounts.append(mount("shm", "/dev/shm"))  # noqa: S108
     if resolved.deployment.spec.chat_template:
         path = engine_row(resolved).chat_template_path
         if path == CHAT_TEMPLATE_PATH:
-            mounts.append(_mount("chat-template", TEMPLATE_DIRECTORY, readOnly=True))
+            mounts.append(mount("chat-template", TEMPLATE_DIRECTORY, readOnly=True))
         else:
-            mounts.append(_mount("chat-template", path, readOnly=True, subPath=TEMPLATE_FILE))
-    mounts += [_mount("config", path, readOnly=True, subPath=config_key(path)) for path in launch.files]
-    mounts += [_mount(_volume_name(path), path) for path in launch.writable]
+            mounts.append(mount("chat-template", path, readOnly=True, subPath=TEMPLATE_FILE))
+    mounts += [mount("config", path, readOnly=True, subPath=config_key(path)) for path in launch.files]
+    mounts += [mount(_volume_name(path), path) for path in launch.writable]
     mounts += [
-        _mount(f"adapter-{number}", f"{ADAPTERS_DIRECTORY}/{number}", readOnly=True)
+        mount(f"adapter-{number}", f"{ADAPTERS_DIRECTORY}/{number}", readOnly=True)
         for number in adapter_claims(resolved)
     ]
     return mounts
@@ -350,7 +313,3 @@ def _env(resolved: ResolvedModelDeployment, launch: Launch) -> list[Object]:
 def _literal(argument: str) -> str:
     """Kubernetes replaces $(NAME) in arguments, past all checks of flags; $$ stands for a plain dollar sign."""
     return argument.replace("$", "$$")
-
-
-def _mount(name: str, path: str, **more: Any) -> Object:
-    return {"name": name, "mountPath": path, **more}

@@ -35,6 +35,7 @@ def engine_request(resolved: ResolvedModelDeployment) -> EngineRequest:
         format=detect_format(deployment.spec.format, source),
         task=deployment.spec.task,
         context_length=resolved.chosen.context_length,
+        context_comes=_context_comes(resolved),
         slots=deployment.spec.max_concurrent_requests,
         vendor=accelerator.vendor,
         compute_capability=Decimal(accelerator.compute_capability) if accelerator.compute_capability else None,
@@ -62,14 +63,21 @@ def engine_request(resolved: ResolvedModelDeployment) -> EngineRequest:
     )
 
 
+def _context_comes(resolved: ResolvedModelDeployment) -> bool:
+    """Whether the largest context that fits can be computed, once the model has been looked at."""
+    known = device_memory(resolved) if resolved.gpus else _limit(resolved, "memory") or device_memory(resolved)
+    return bool(resolved.source.identity) and known is not None and resolved.deployment.spec.fit_policy != "Ignore"
+
+
+def device_memory(resolved: ResolvedModelDeployment) -> Decimal | None:
+    """Memory of one device."""
+    stated = resolved.engine.spec.accelerator.memory
+    return parse_quantity(stated) if stated is not None else None
+
+
 def build_resolved_fit_request(resolved: ResolvedModelDeployment) -> FitRequest:
     """How the model is to be run, as far as memory depends on it."""
-    memory = resolved.engine.spec.accelerator.memory
-    return build_fit_request(
-        engine_row(resolved),
-        engine_request(resolved),
-        parse_quantity(memory) if memory is not None else None,
-    )
+    return build_fit_request(engine_row(resolved), engine_request(resolved), device_memory(resolved))
 
 
 def model_path(resolved: ResolvedModelDeployment) -> str:

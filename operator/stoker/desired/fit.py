@@ -8,9 +8,9 @@ from math import ceil
 from stoker.api.inspection import FitStatus, ModelStatus
 from stoker.api.model_deployment import ModelDeployment
 from stoker.api.resolved import ParsedSource, ResolvedModelDeployment
-from stoker.desired.engine_request import build_resolved_fit_request
+from stoker.desired.engine_request import build_resolved_fit_request, engine_row
 from stoker.errors import Stalled
-from stoker.models.fit import Fit, compute_fit, explain_misfit, largest_context
+from stoker.models.fit import MINIMUM_CONTEXT, Fit, compute_fit, explain_misfit, largest_context
 from stoker.models.inspected import facts_of
 
 
@@ -22,7 +22,9 @@ def known_model(
     `fresh`: somebody asked by annotation to choose anew, so the memory does not count; the next pod reads again.
     """
     remembered = [deployment.status.model] if deployment.status.model and not fresh else []
-    return next((model for model in (*reported, *remembered) if source.digest and model.source == source.digest), None)
+    return next(
+        (model for model in (*reported, *remembered) if source.identity and model.source == source.identity), None
+    )
 
 
 def resolve_fit(resolved: ResolvedModelDeployment, model: ModelStatus, *, settled: bool) -> ResolvedModelDeployment:
@@ -38,7 +40,11 @@ def resolve_fit(resolved: ResolvedModelDeployment, model: ModelStatus, *, settle
     request = build_resolved_fit_request(resolved)
     fit = compute_fit(facts, request)
     unsaid = request.context_length is None and resolved.deployment.spec.fit_policy != "Ignore"
-    length = largest_context(facts, request) if fit.fits is False and unsaid and not settled else 0
+    # Some engines would take a small one without a word, so even what fits has to be told.
+    needed = bool(engine_row(resolved).needs_context_length)
+    length = largest_context(facts, request) if (needed or fit.fits is False) and unsaid and not settled else 0
+    if needed and unsaid and not settled and not length and resolved.deployment.spec.fit_policy == "Warn":
+        length = min(facts.context_length or MINIMUM_CONTEXT, MINIMUM_CONTEXT)
     if length:
         resolved = replace(resolved, chosen=resolved.chosen.model_copy(update={"context_length": length}))
         fit = compute_fit(facts, build_resolved_fit_request(resolved))

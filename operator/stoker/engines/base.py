@@ -61,6 +61,8 @@ class EngineRequest:
     aliases: tuple[str, ...] = ()
     context_length: int | None = None
     """Tokens of context of one request; None: the engine's own choice."""
+    context_comes: bool = False
+    """It will be chosen by what the model's header says, before the engine starts."""
     slots: int = 4
     """Requests worked on at a time."""
     vendor: Vendor = "None"

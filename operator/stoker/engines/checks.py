@@ -55,11 +55,12 @@ def check_request(engine: Engine, request: EngineRequest) -> None:
         if request.is_set(name) and name in engine.refused:
             raise _refused_field(engine, request, name, engine.refused[name])
     _check_values(engine, request)
-    if engine.needs_context_length and request.context_length is None:
+    if engine.needs_context_length and request.context_length is None and not request.context_comes:
         raise Stalled(
             "FieldRequired",
-            f"ModelDeployment {request.deployment_name} needs spec.contextLength on {engine.title}: "
-            f"{engine.needs_context_length}",
+            f"ModelDeployment {request.deployment_name} needs spec.contextLength on {engine.title}: {engine.needs_context_length}. "
+            "Set it; or say how much memory there is (accelerator.memory, or resources.limits.memory on the CPU), and the largest "
+            "that fits is taken for models that Stoker can look at",
         )
     if engine.check:
         engine.check(request)

@@ -47,7 +47,7 @@ def _build(request: EngineRequest) -> Launch:
         path=quote(request.model_path),
         repository=_REPOSITORY,
         name=quote(request.served_name),
-        context=request.context_length,
+        context=request.context_length or 0,
         gpu="max" if request.gpus else "off",
         slots=request.slots,
     )

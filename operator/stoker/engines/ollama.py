@@ -77,7 +77,7 @@ def _build(request: EngineRequest) -> Launch:
         "OLLAMA_KEEP_ALIVE": "-1",
         "OLLAMA_MAX_LOADED_MODELS": "1",
         "OLLAMA_NUM_PARALLEL": str(request.slots),
-        "OLLAMA_CONTEXT_LENGTH": str(request.context_length),
+        "OLLAMA_CONTEXT_LENGTH": str(request.context_length or 0),
         # Models named …-cloud would be sent to the makers' servers.
         "OLLAMA_NO_CLOUD": "1",
         # Other pods may share the folder.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from stoker.errors import Stalled, StokerError, Waiting
 from stoker.fetch.config import FetchConfig
-from stoker.fetch.inspection import inspect_cached, inspect_source
+from stoker.fetch.inspection import inspect_cached, inspect_place, inspect_source
 from stoker.fetch.lock import CacheLock
 from stoker.fetch.part import hash_file
 from stoker.fetch.progress import ProgressReport
@@ -35,6 +35,9 @@ def is_cached(config: FetchConfig) -> bool:
 
 def fetch_model(config: FetchConfig, report: ProgressReport, lock: CacheLock) -> None:
     """One attempt; what is on disk after a failed one is taken up by the next."""
+    if config.look != "Download":
+        inspect_place(config, report)
+        return
     if is_cached(config):
         _inspect(config, report)
         return

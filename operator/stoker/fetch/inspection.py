@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from stoker.errors import Stalled
+from stoker.errors import Stalled, StokerError, Waiting
 from stoker.fetch.config import FetchConfig, SourceFile
 from stoker.fetch.progress import ProgressReport
-from stoker.models.facts import BadModelError
+from stoker.models.facts import BadModelError, ModelFacts
 from stoker.models.fit import compute_fit, explain_misfit
 from stoker.models.gguf import MAGIC, MAX_HEADER, GgufHeader, GgufParser
 from stoker.models.gguf_facts import facts_of
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("fetch")
 
 PIECE = 1 << 18
+HOLD_SECONDS = 30.0
 
 
 def inspect_source(client: httpx.Client, config: FetchConfig, report: ProgressReport) -> None:
@@ -44,20 +45,49 @@ def inspect_source(client: httpx.Client, config: FetchConfig, report: ProgressRe
 def inspect_cached(config: FetchConfig, report: ProgressReport) -> None:
     """Read the headers of weights that are there."""
     with _as_far_as_asked(config):
-        headers = []
-        for file in config.files:
-            header = _from_disk(config.folder / file.name, file, whole=True)
-            if header is None:
-                raise _refused(file, "it ends before its header does")
-            headers.append(header)
-        _judge(config, report, headers)
+        _judge(config, report, _headers_in(config.folder, config))
+
+
+def inspect_place(config: FetchConfig, report: ProgressReport) -> None:
+    """Read the headers of a model that is not brought here: on a volume, or in a repository that the engine fetches itself."""
+    with _as_far_as_asked(config):
+        if config.look == "Files":
+            _judge(config, report, _headers_in(Path(config.place), config))
+            return
+        from stoker.fetch.huggingface import read_folder, read_repository
+
+        try:
+            facts = read_folder(Path(config.place)) if config.look == "Folder" else read_repository(config)
+        except BadModelError as error:
+            raise Stalled(
+                "InvalidModel",
+                f"{config.place} is no usable model: {error}. Check source.uri, or set spec.fitPolicy to Ignore",
+            ) from error
+        if facts is not None:
+            judge_facts(config, report, facts)
+
+
+def _headers_in(folder: Path, config: FetchConfig) -> list[GgufHeader]:
+    headers = []
+    for number, file in enumerate(config.files):
+        path = folder / file.name
+        if not path.is_file():
+            what = "ShardNotFound" if number else "FileNotFound"
+            raise Waiting(
+                what, f"{path} is not there: correct source.uri, or put the file on the volume", retry_after=0
+            )
+        header = _from_disk(path, file, whole=True)
+        if header is None:
+            raise _refused(file, "it ends before its header does")
+        headers.append(header)
+    return headers
 
 
 @contextmanager
 def _as_far_as_asked(config: FetchConfig) -> Iterator[None]:
     try:
         yield
-    except Stalled as refusal:
+    except StokerError as refusal:
         if config.fit_policy != "Ignore":
             raise
         log.warning("ignored, as spec.fitPolicy says", reason=refusal.reason, message=refusal.message)
@@ -68,10 +98,22 @@ def _judge(config: FetchConfig, report: ProgressReport, headers: list[GgufHeader
         facts = facts_of(headers)
     except BadModelError as error:
         raise _refused(config.files[0], str(error)) from error
+    judge_facts(config, report, facts)
+
+
+def judge_facts(config: FetchConfig, report: ProgressReport, facts: ModelFacts) -> None:
+    """Tell what the model is, and stop where it does not fit or the engine has to be told first."""
     report.describe({"source": config.digest, **facts.to_json()})
     fit = compute_fit(facts, config.fit) if config.fit and config.fit_policy == "Enforce" else None
+    if config.hold:
+        raise Waiting(
+            "ChoosingContext",
+            "the largest context that fits is being chosen by what the model's header says; then this pod is replaced",
+            retry_after=HOLD_SECONDS,
+        )
     if fit is not None and fit.fits is False:
-        raise Stalled("DoesNotFit", f"{config.files[0].name} does not fit: {explain_misfit(fit)}")
+        what = config.files[0].name if config.files else config.place
+        raise Stalled("DoesNotFit", f"{what} does not fit: {explain_misfit(fit)}")
 
 
 def _from_disk(path: Path, file: SourceFile, *, whole: bool = False) -> GgufHeader | None:

@@ -40,13 +40,27 @@ class MemoryProfile:
     """Share of a device that the engine lets itself use."""
     batch_tokens: int = 512
     """Tokens that are computed at a time."""
+    chooses_context: bool = False
+    """Where nobody says how long a context is, the engine measures what is left and takes the largest that fits."""
 
 
 _LLAMA_CPP = MemoryProfile(base_bytes=32 * _MIB, device_bytes=600 * _MIB)
 _PAGED = MemoryProfile(
     base_bytes=1024 * _MIB, device_bytes=1024 * _MIB, paged=True, usable_percent=92, batch_tokens=2048
 )
-PROFILES = {"LlamaCpp": _LLAMA_CPP, "VLLM": _PAGED, "Aphrodite": _PAGED, "SGLang": _PAGED}
+_VLLM = replace(_PAGED, chooses_context=True)
+PROFILES = {
+    "LlamaCpp": _LLAMA_CPP,
+    # A llama-server below a small server of its own.
+    "Ollama": replace(_LLAMA_CPP, base_bytes=96 * _MIB),
+    "LMStudio": replace(_LLAMA_CPP, base_bytes=512 * _MIB),
+    "VLLM": _VLLM,
+    "Aphrodite": _VLLM,
+    "SGLang": _PAGED,
+    # PyTorch and its kernels; ExLlamaV3 keeps the cache that it is told, for all requests together.
+    "TabbyAPI": MemoryProfile(base_bytes=1024 * _MIB, device_bytes=1024 * _MIB, batch_tokens=2048),
+}
+"""Those of vLLM's family and of TabbyAPI are estimates on the safe side, not measured."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +82,12 @@ class FitRequest:
     reserved_bytes: int = 0
     """Kept by the engine for something else, such as finished prompts."""
     embedding: bool = False
+    usable_percent: int | None = None
+    """Share of a device that the engine was told to use; None: its own."""
+    cache_bytes: int = 0
+    """Size of a cache that is fixed, whatever the context (vLLM on the CPU); 0: as large as it has to be."""
+    weights_percent: int = 100
+    """What is left of the weights where they are made smaller while they are loaded."""
 
     def to_json(self) -> dict[str, Any]:
         """For the downloader, without what is as usual."""
@@ -82,6 +102,9 @@ class FitRequest:
             "availableBytes": self.available_bytes,
             "reservedBytes": self.reserved_bytes or None,
             "embedding": self.embedding or None,
+            "usablePercent": self.usable_percent,
+            "cacheBytes": self.cache_bytes or None,
+            "weightsPercent": self.weights_percent if self.weights_percent != 100 else None,
         }
         return {key: value for key, value in order.items() if value is not None}
 
@@ -97,11 +120,14 @@ def parse_fit_request(order: dict[str, Any]) -> FitRequest:
         "reserved_bytes": int(order.get("reservedBytes", 0)),
         "shared": bool(order.get("shared", False)),
         "embedding": bool(order.get("embedding", False)),
+        "cache_bytes": int(order.get("cacheBytes", 0)),
+        "weights_percent": int(order.get("weightsPercent", 100)),
     }
-    context, available = order.get("contextLength"), order.get("availableBytes")
+    context, available, usable = order.get("contextLength"), order.get("availableBytes"), order.get("usablePercent")
     return FitRequest(
         context_length=None if context is None else int(context),
         available_bytes=None if available is None else int(available),
+        usable_percent=None if usable is None else int(usable),
         **known,  # type: ignore[arg-type]
     )
 
@@ -117,11 +143,14 @@ class Fit:
     """Tokens of one request that the bill is for."""
     slots: int
     shared: bool = False
+    paged: bool = False
     available_bytes: int | None = None
     largest_context: int = 0
     """The largest context of one request that fits with these slots; 0 when none does, or nobody knows the memory."""
     largest_slots: int = 0
     """The most slots that fit with this context; 0 when not even one does."""
+    short_bytes: int = 0
+    """By how much a cache of fixed size is too small for one request."""
 
     @property
     def required_bytes(self) -> int:
@@ -131,12 +160,18 @@ class Fit:
     @property
     def fits(self) -> bool | None:
         """None: nobody has told how much memory there is."""
+        if self.short_bytes:
+            return False
         return None if self.available_bytes is None else self.required_bytes <= self.available_bytes
 
 
 def compute_fit(facts: ModelFacts, request: FitRequest) -> Fit:
     """Weights, cache and overhead of one replica; where it does not fit, also what would."""
     fit = _bill(facts, request)
+    if fit.fits is False and request.context_length is None and _profile(request).chooses_context:
+        length = largest_context(facts, request)
+        if length:
+            return _bill(facts, replace(request, context_length=length))
     if fit.fits is not False:
         return fit
     return replace(fit, largest_context=largest_context(facts, request), largest_slots=_largest_slots(facts, request))
@@ -147,6 +182,10 @@ def explain_misfit(fit: Fit) -> str:
     slots = f"{fit.context_length} tokens shared by {fit.slots} requests"
     if not fit.shared:
         slots = f"{fit.slots} x {fit.context_length} tokens"
+    if fit.short_bytes:
+        slots = f"{fit.context_length} tokens, {_gib(fit.short_bytes)} too little,"
+    elif fit.paged:
+        slots = f"one request of {fit.context_length} tokens"
     bill = (
         f"it needs {_gib(fit.required_bytes)} (weights {_gib(fit.weights_bytes)}, cache for {slots} {_gib(fit.kv_bytes)}, "
         f"overhead {_gib(fit.overhead_bytes)}), and there are {_gib(fit.available_bytes or 0)}"
@@ -154,7 +193,7 @@ def explain_misfit(fit: Fit) -> str:
     steps = []
     if fit.largest_context:
         steps.append(f"set spec.contextLength to at most {fit.largest_context}")
-    if fit.largest_slots and not fit.shared:
+    if fit.largest_slots and not fit.shared and not fit.paged and not fit.short_bytes:
         steps.append(f"set spec.maxConcurrentRequests to at most {fit.largest_slots}")
     steps.append("give it more memory" if steps else "give it more memory, or take a smaller quantization or model")
     return f"{bill}: {', or '.join(steps)}"
@@ -180,12 +219,15 @@ def kv_bytes(facts: ModelFacts, request: FitRequest) -> int:
 
 
 def _bill(facts: ModelFacts, request: FitRequest) -> Fit:
-    available = request.available_bytes
+    available, profile = request.available_bytes, _profile(request)
     if available is not None and request.devices:
-        available = available * _profile(request).usable_percent // 100
+        available = available * (request.usable_percent or profile.usable_percent) // 100
+    cache = kv_bytes(facts, request)
     return Fit(
-        weights_bytes=facts.weights_bytes,
-        kv_bytes=kv_bytes(facts, request),
+        weights_bytes=facts.weights_bytes * request.weights_percent // 100,
+        kv_bytes=request.cache_bytes or cache,
+        short_bytes=max(0, cache - request.cache_bytes) if request.cache_bytes else 0,
+        paged=profile.paged,
         overhead_bytes=_overhead(facts, request),
         context_length=request.context_length or facts.context_length,
         slots=request.slots,

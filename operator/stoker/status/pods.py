@@ -190,7 +190,7 @@ def _fetching(workload: Workload, pod: ObservedPod, container: ObservedContainer
             return Cause(
                 "DownloadFailed", f"The download in pod {pod.name} ends again and again: {words}", stalled=True
             )
-        return Cause("Downloading", f"Pod {pod.name} is about to download the weights")
+        return Cause("Downloading", f"Pod {pod.name} is about to bring the weights, or to look at them")
     if progress.phase == "Failed":
         return Cause(progress.reason or "DownloadFailed", progress.message or "The download failed", stalled=True)
     if progress.phase == "Retrying":

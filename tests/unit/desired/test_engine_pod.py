@@ -141,7 +141,11 @@ def test_weights_in_the_cluster_are_mounted_and_not_downloaded(
 ) -> None:
     resolved = resolve(make_model(source={"uri": uri}), make_engine())
     spec = build_pod_template(resolved, settings)["spec"]
-    assert [c["name"] for c in spec["initContainers"]] == ["agent"]
+    order = json.loads(env(spec, "fetch")["STOKER_FETCH"]["value"])
+    folder, _, name = path.rpartition("/")
+    assert (order["look"], order["place"], order["files"]) == ("Files", folder, [{"name": name}])
+    (models,) = [m for m in container(spec, "fetch")["volumeMounts"] if m["name"] == "models"]
+    assert models["readOnly"] is True
     assert volume(spec, "models") == {"name": "models", **expected}
     assert model_path(resolved) == path
 
@@ -310,8 +314,12 @@ def mount(spec, path: str):
 
 
 def test_an_engine_that_fetches_for_itself_gets_the_token_and_may_write_to_the_cache(pod) -> None:
-    spec = pod({"source": HUB}, VLLM)
-    assert [c["name"] for c in spec["initContainers"]] == ["agent"]
+    spec = pod({"source": {**HUB, "revision": "v1"}, "env": [{"name": "HF_ENDPOINT", "value": "https://mirror"}]}, VLLM)
+    order = json.loads(env(spec, "fetch")["STOKER_FETCH"]["value"])
+    assert (order["look"], order["place"], order["revision"]) == ("Repository", "org/model-AWQ", "v1")
+    assert order["hub"] == "https://mirror"
+    assert [m["name"] for m in container(spec, "fetch")["volumeMounts"]] == ["run", "tmp"]
+    assert env(spec, "fetch")["STOKER_FETCH_TOKEN"]["valueFrom"] == {"secretKeyRef": {"name": "hub", "key": "token"}}
     assert env(spec, "engine")["HF_TOKEN"]["valueFrom"] == {"secretKeyRef": {"name": "hub", "key": "token"}}
     assert "readOnly" not in mount(spec, "/models")
     assert volume(spec, "models") == {"name": "models", "emptyDir": {}}
@@ -335,6 +343,9 @@ def test_configuration_files_are_mounted_one_by_one_and_a_change_replaces_the_po
     assert volume(one["spec"], "app-logs") == {"name": "app-logs", "emptyDir": {}}
     digests = [t["metadata"]["annotations"]["stoker.dev/config-digest"] for t in (one, two)]
     assert digests[0] != digests[1]
+    for spec in (one["spec"], two["spec"]):
+        # The downloader is told the context, too.
+        spec["initContainers"] = []
     assert one["spec"] == two["spec"]
 
 

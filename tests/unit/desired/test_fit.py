@@ -184,3 +184,72 @@ def test_the_startup_deadline_grows_with_the_weights(resolve, make_model, make_e
     assert resolve(make_model(contextLength=4096), said, reported=[large]).chosen.startup_deadline_seconds == 60
     small = resolve(make_model(contextLength=4096), make_engine(accelerator=roomy), reported=[described()])
     assert small.chosen.startup_deadline_seconds == 600
+
+
+OLLAMA = {"type": "Ollama", "accelerator": {"vendor": "NVIDIA", "memory": "16Gi"}}
+
+
+def test_an_engine_that_must_be_told_its_context_gets_the_largest_that_fits(
+    resolve, make_model, make_engine, described, settings
+) -> None:
+    before = resolve(make_model(), make_engine(**OLLAMA))
+    fetch = build_pod_template(before, settings)["spec"]["initContainers"][1]
+    assert '"hold":true' in fetch["env"][0]["value"]
+    after = resolve(make_model(), make_engine(**OLLAMA), reported=[described()])
+    chosen = after.chosen.context_length
+    assert chosen is not None
+    assert 20_000 < chosen < 23_000
+    spec = build_pod_template(after, settings)["spec"]
+    assert "hold" not in spec["initContainers"][1]["env"][0]["value"]
+    assert {"name": "OLLAMA_CONTEXT_LENGTH", "value": str(chosen)} in spec["containers"][0]["env"]
+    roomy = make_engine(type="Ollama", accelerator={"vendor": "NVIDIA", "memory": "80Gi"})
+    assert resolve(make_model(), roomy, reported=[described()]).chosen.context_length == 131_072
+
+
+@pytest.mark.parametrize(
+    ("engine", "model"),
+    [
+        ({"accelerator": {"vendor": "NVIDIA"}}, {}),
+        ({"accelerator": {"vendor": "None"}}, {}),
+        ({}, {"fitPolicy": "Ignore"}),
+        ({}, {"source": {"uri": "ollama://qwen3"}}),
+    ],
+)
+def test_a_context_that_nobody_can_choose_has_to_be_said(resolve, make_model, make_engine, engine, model) -> None:
+    with pytest.raises(Stalled, match=r"FieldRequired: ModelDeployment smol needs spec\.contextLength"):
+        resolve(make_model(**model), make_engine(**{**OLLAMA, **engine}))
+
+
+def test_with_a_warning_only_it_is_started_with_a_short_context(resolve, make_model, make_engine, described) -> None:
+    small = make_engine(type="Ollama", accelerator={"vendor": "NVIDIA", "memory": "4Gi"})
+    resolved = resolve(make_model(fitPolicy="Warn"), small, reported=[described()])
+    assert resolved.chosen.context_length == 1024
+    assert resolved.misfit
+
+
+VLLM = {"type": "VLLM", "accelerator": {"vendor": "NVIDIA", "memory": "24Gi"}}
+REPOSITORY = {"source": {"uri": "hf://meta-llama/Llama-3.1-8B-Instruct"}}
+
+
+def test_a_repository_is_judged_by_what_a_pod_has_read_of_it(resolve, make_model, make_engine, described) -> None:
+    model = make_model(**REPOSITORY, contextLength=131_072)
+    whole = described(source=parse_source(model.spec.source).identity, weightsBytes=16_060_522_496)
+    resolved = resolve(model, make_engine(**VLLM), reported=[whole])
+    assert "cache for one request of 131072 tokens 16.0 GiB" in resolved.misfit
+    shorter = resolve(make_model(**REPOSITORY, contextLength=32_768), make_engine(**VLLM), reported=[whole])
+    assert shorter.misfit == ""
+    eight = resolve(
+        make_model(**REPOSITORY, contextLength=131_072, kvCacheType="FP8"), make_engine(**VLLM), reported=[whole]
+    )
+    assert eight.fit.kv_bytes == 8 * GIB
+
+
+def test_vllm_is_left_to_take_the_largest_context_itself(resolve, make_model, make_engine, described, settings) -> None:
+    model = make_model(**REPOSITORY)
+    whole = described(source=parse_source(model.spec.source).identity, weightsBytes=16_060_522_496)
+    resolved = resolve(model, make_engine(**VLLM), reported=[whole])
+    assert (resolved.chosen.context_length, resolved.misfit) == (None, "")
+    assert 20_000 < resolved.fit.context_length < 60_000
+    assert "--max-model-len auto" in arguments(resolved, settings)
+    hopeless = make_engine(type="VLLM", accelerator={"vendor": "NVIDIA", "memory": "16Gi"})
+    assert "weights 15.0 GiB" in resolve(model, hopeless, reported=[whole]).misfit

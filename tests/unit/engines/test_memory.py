@@ -4,6 +4,7 @@ from decimal import Decimal
 
 import pytest
 
+from stoker.api.inference_engine import EngineType
 from stoker.engines import ENGINES, EngineRequest
 from stoker.engines.memory import build_fit_request
 from stoker.models.fit import FitRequest
@@ -11,10 +12,67 @@ from stoker.models.fit import FitRequest
 GIB = 1 << 30
 
 
-def ask(*args: str, device_memory: int | None = None, **more: object) -> FitRequest:
+def ask(*args: str, device_memory: int | None = None, engine: EngineType = "LlamaCpp", **more: object) -> FitRequest:
     request = EngineRequest(served_name="m", model_path="/m.gguf", deployment_args=args, **more)  # type: ignore[arg-type]
     memory = None if device_memory is None else Decimal(device_memory)
-    return build_fit_request(ENGINES["LlamaCpp"], request, memory)
+    return build_fit_request(ENGINES[engine], request, memory)
+
+
+@pytest.mark.parametrize(
+    ("engine", "args", "share"),
+    [
+        ("VLLM", ("--gpu-memory-utilization", "0.8"), 80),
+        ("Aphrodite", ("-gmu=0.7",), 70),
+        ("SGLang", ("--mem-fraction-static", "0.85"), 85),
+        ("VLLM", ("--gpu-memory-utilization", "much"), None),
+    ],
+)
+def test_a_share_of_the_device_is_read_from_the_command(
+    engine: EngineType, args: tuple[str, ...], share: int | None
+) -> None:
+    on_device = {"gpus": 1, "vendor": "NVIDIA", "format": "AWQ", "device_memory": 24 * GIB}
+    assert ask(*args, engine=engine, **on_device).usable_percent == share  # type: ignore[arg-type]
+    assert ask(engine=engine, gpu_memory_percent=60, **on_device).usable_percent == 60  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("F16", "f16"), ("FP8", "fp8"), ("INT8", "q8_0"), ("INT4", "q4_0"), (None, "f16")]
+)
+def test_the_type_of_the_cache_is_the_fields(kind: str | None, name: str) -> None:
+    for engine in ("VLLM", "Ollama"):
+        asked = ask(engine=engine, gpus=1, vendor="NVIDIA", kv_cache_type=kind, context_length=4096)  # type: ignore[arg-type]
+        assert (asked.key_type, asked.value_type) == (name, name)
+
+
+def test_vllm_on_the_cpu_has_a_cache_of_fixed_size() -> None:
+    assert ask(engine="VLLM", format="AWQ", memory_limit=Decimal(8 * GIB)).cache_bytes == 2 * GIB
+
+
+def test_weights_that_are_made_smaller_while_they_are_loaded_count_as_what_is_left() -> None:
+    assert ask(engine="VLLM", format="Safetensors", gpus=1, vendor="NVIDIA", quantization="FP8").weights_percent == 55
+
+
+@pytest.mark.parametrize(
+    ("engine", "form", "kind"),
+    [
+        ("LocalAI", "GGUF", "LlamaCpp"),
+        ("LocalAI", "AWQ", "VLLM"),
+        ("TextGenerationWebUI", "EXL3", "TabbyAPI"),
+        ("Ollama", "GGUF", "Ollama"),
+    ],
+)
+def test_an_engine_with_another_inside_takes_memory_as_that_one(engine: EngineType, form: str, kind: str) -> None:
+    assert ask(engine=engine, format=form, gpus=1, vendor="NVIDIA", device_memory=GIB).engine == kind
+
+
+def test_of_what_nobody_knows_nothing_is_refused() -> None:
+    assert (
+        ask(
+            engine="TextGenerationWebUI", format="Safetensors", gpus=1, vendor="NVIDIA", device_memory=GIB
+        ).available_bytes
+        is None
+    )
+    assert ask(engine="Custom", gpus=1, vendor="NVIDIA", device_memory=GIB).available_bytes is None
 
 
 def test_a_context_of_ones_own_is_not_shared() -> None:

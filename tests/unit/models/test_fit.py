@@ -155,6 +155,23 @@ def test_pages_are_paid_once_for_all_slots() -> None:
     assert fit.available_bytes == 24 * GIB * 92 // 100
 
 
+def test_a_cache_of_fixed_size_is_paid_whole_and_must_hold_one_request() -> None:
+    fixed = FitRequest("VLLM", 4, 8192, available_bytes=32 * GIB, cache_bytes=2 * GIB)
+    fit = compute_fit(LLAMA_8B, fixed)
+    assert (fit.kv_bytes, fit.fits) == (2 * GIB, True)
+    short = compute_fit(LLAMA_8B, replace(fixed, context_length=32_768))
+    assert (short.fits, short.largest_context) == (False, 16_384)
+    assert "2.00 GiB too little" in explain_misfit(short)
+
+
+def test_a_share_of_the_device_and_lighter_weights_count() -> None:
+    request = FitRequest("VLLM", 4, 8192, devices=1, available_bytes=24 * GIB, usable_percent=50, weights_percent=55)
+    fit = compute_fit(LLAMA_8B, request)
+    assert fit.available_bytes == 12 * GIB
+    assert fit.weights_bytes == LLAMA_8B.weights_bytes * 55 // 100
+    assert compute_fit(LLAMA_8B, replace(request, weights_percent=100)).fits is False
+
+
 def test_nobody_knows_whether_it_fits_without_the_memory() -> None:
     fit = compute_fit(SMOLLM2, run(2048))
     assert fit.fits is None
@@ -191,7 +208,17 @@ def test_the_largest_context_is_at_most_what_the_model_was_trained_with() -> Non
     [
         run(),
         run(
-            2048, 7, key_type="q8_0", value_type="q4_0", devices=2, available_bytes=5, reserved_bytes=6, embedding=True
+            2048,
+            7,
+            key_type="q8_0",
+            value_type="q4_0",
+            devices=2,
+            available_bytes=5,
+            reserved_bytes=6,
+            embedding=True,
+            usable_percent=70,
+            cache_bytes=9,
+            weights_percent=55,
         ),
     ],
 )

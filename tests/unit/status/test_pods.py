@@ -120,8 +120,8 @@ def test_a_container_that_cannot_be_started_is_told(workload, pod, container) ->
         (FetchProgress("Retrying"), "SourceUnreachable", "The download is being tried again", False),
         (FetchProgress("Failed", reason="ChecksumMismatch", message="differs"), "ChecksumMismatch", "differs", True),
         (FetchProgress("Failed"), "DownloadFailed", "The download failed", True),
-        (FetchProgress("Done"), "Downloading", "Pod smol-1 is about to download the weights", False),
-        (None, "Downloading", "Pod smol-1 is about to download the weights", False),
+        (FetchProgress("Done"), "Downloading", "Pod smol-1 is about to bring the weights, or to look at them", False),
+        (None, "Downloading", "Pod smol-1 is about to bring the weights, or to look at them", False),
     ],
 )  # fmt: skip
 def test_a_download_tells_how_far_it_is_or_what_stops_it(
