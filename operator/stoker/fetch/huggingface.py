@@ -94,17 +94,37 @@ def _read_model(read: Read, list_files: Callable[[], list[str]]) -> ModelFacts |
     if "model_type" not in config:
         # Of another library: a diffusion pipeline, a voice.
         return None
+    try:
+        return _describe(read, list_files, config)
+    except OddConfigError as error:
+        # Configurations are as many as architectures: what is odd to us may be plain to the engine.
+        log.warning("the model cannot be described", error=str(error))
+        return None
+
+
+class OddConfigError(Exception):
+    """The files are sound, but what their configuration means is not known."""
+
+
+def _facts(config: dict[str, Any], headers: list[SafetensorsHeader], template: str) -> ModelFacts:
+    try:
+        return facts_of(config, headers, template)
+    except BadModelError as error:
+        raise OddConfigError(str(error)) from error
+
+
+def _describe(read: Read, list_files: Callable[[], list[str]], config: dict[str, Any]) -> ModelFacts | None:
     index = _json(read("model.safetensors.index.json", MAX_TEXT))
     names = _shards(index) or list_files()
     if len(names) > MAX_SHARDS:
-        facts = facts_of(config, [_told_by_index(index, config)], _chat_template(read))
+        facts = _facts(config, [_told_by_index(index, config)], _chat_template(read))
         parameters = index.get("metadata", {}).get("total_parameters")
         if isinstance(parameters, int) and 0 <= parameters < 1 << 53:
             facts = replace(facts, parameters=parameters)
         facts = replace(facts, files=len(names))
     else:
         headers = [header for name in names if (header := _header(read, name)) is not None]
-        facts = facts_of(config, headers, _chat_template(read))
+        facts = _facts(config, headers, _chat_template(read))
     return replace(facts, license=_license(read)) if facts.weights_bytes else None
 
 
@@ -122,7 +142,7 @@ def _told_by_index(index: dict[str, Any], config: dict[str, Any]) -> Safetensors
     if isinstance(size, float) and size.is_integer():
         size = int(size)
     if type(size) is not int or not 0 < size < 1 << 53:
-        raise BadModelError("the index of its files does not tell their size")
+        raise OddConfigError("the index of its files does not tell their size")
     kind = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}.get(str(config.get("torch_dtype")), "BF16")
     return SafetensorsHeader(bytes_by_type={kind: size})
 

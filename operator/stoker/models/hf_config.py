@@ -125,9 +125,11 @@ class _Reader:
         )
 
     def _number(self, *keys: str) -> int:
-        """Under the first of several names that is there; null is as good as absent."""
+        """Under the first of several names that is there; null is as good as absent, of one for each layer the largest counts."""
         for key in keys:
             value = self._config.get(key)
+            if isinstance(value, list) and value and all(type(entry) is int for entry in value):
+                value = max(value)
             if value is None:
                 continue
             if type(value) is not int or not 0 <= value <= MAX_NUMBER:

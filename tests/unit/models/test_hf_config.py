@@ -145,3 +145,7 @@ def test_a_configuration_without_an_end_is_not_read() -> None:
 def test_any_configuration_does_no_harm(config: dict[str, Any]) -> None:
     with contextlib.suppress(BadModelError):
         facts(**{"model_type": "llama", **config})
+
+
+def test_of_numbers_that_differ_by_layer_the_largest_counts() -> None:
+    assert facts(**{**LLAMA, "intermediate_size": [8192, 16384]}).feed_forward_length == 16384
