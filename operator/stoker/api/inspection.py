@@ -84,7 +84,7 @@ class FitStatus(StatusModel):
     required_bytes: int = 0
     """Weights, cache and overhead together."""
     available_bytes: int | None = None
-    """accelerator.memory times gpus, or the memory limit of the engine's container on the CPU; absent when neither is given."""
+    """Memory of one device times gpus, by accelerator.memory or the labels of nodes; on the CPU the memory limit of the engine's container, or the node's memory. Absent when nobody says it."""
     weights_bytes: int = 0
     """The model itself."""
     kv_bytes: int = 0

@@ -75,6 +75,16 @@ class ObservedPod:
 
 
 @dataclass(frozen=True)
+class ObservedNode:
+    """What a node says of itself."""
+
+    name: str
+    labels: dict[str, str]
+    allocatable: dict[str, str]
+    """Quantities by resource."""
+
+
+@dataclass(frozen=True)
 class ObservedDeployment:
     """A child Deployment."""
 

@@ -97,6 +97,9 @@ class ChosenValues(StatusModel):
     stoker_image: str
     startup_deadline_seconds: int
     context_length: Annotated[int, Field(ge=0)] | None = None
+    memory_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Of one device, or of the node on the CPU, as a node told it where the engine does not say."""
+    memory_node: str | None = None
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from pydantic import ValidationError
 
 from stoker.api import KIND_BY_NAME, ApiGateway, ApiKey, InferenceEngine, ModelDeployment, Resource
 from stoker.api.base import Metadata
-from stoker.api.observed import FetchProgress, ObservedPod
+from stoker.api.observed import FetchProgress, ObservedNode, ObservedPod
 from stoker.cluster.objects import awaits_pods, controller_uid, owner_of_child, owner_of_pod, trim
-from stoker.cluster.observe import observe_pod
-from stoker.cluster.resource_types import DEPLOYMENTS, NAMESPACES, PODS, TYPE_BY_KIND, Object, ResourceType
+from stoker.cluster.observe import observe_node, observe_pod
+from stoker.cluster.resource_types import DEPLOYMENTS, NAMESPACES, NODES, PODS, TYPE_BY_KIND, Object, ResourceType
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -89,6 +89,7 @@ class Cache:
         self._starting: dict[Key, float] = {}
         self.namespace_labels: dict[str, dict[str, str]] | None = {} if namespaces_known else None
         """Labels by namespace; None where the operator may not read them."""
+        self._nodes: dict[str, ObservedNode] = {}
 
     # What is in it
 
@@ -178,6 +179,10 @@ class Cache:
                         todo.append(other)
         return list(found.values())
 
+    def nodes(self) -> list[ObservedNode]:
+        """All nodes; none where the operator may not read them."""
+        return list(self._nodes.values())
+
     def child(self, resource: ResourceType, key: Key) -> Object | None:
         """A child as last seen; one of our own kinds comes as it was read."""
         if resource.kind in self._own:
@@ -238,6 +243,8 @@ class Cache:
         """resourceVersions of all objects of a type, by name."""
         if resource == NAMESPACES:
             return {("", name): ANY_VERSION for name in self.namespace_labels or ()}
+        if resource == NODES:
+            return {("", name): ANY_VERSION for name in self._nodes}
         if resource.kind in self._own:
             return {key: _version(own.metadata.resource_version) for key, own in self._own[resource.kind].items()}
         if resource == PODS:
@@ -259,6 +266,10 @@ class Cache:
             changed = self.namespace_labels.get(metadata["name"]) != labels
             self.namespace_labels[metadata["name"]] = labels
             return changed
+        if resource == NODES:
+            known, node = self._nodes.get(metadata["name"]), observe_node(obj)
+            self._nodes[node.name] = node
+            return known != node
         key = (metadata.get("namespace", ""), metadata["name"])
         version = _version(metadata.get("resourceVersion", ""))
         tombstone = self._tombstones.get((resource.plural, key))
@@ -274,6 +285,8 @@ class Cache:
         """Forget an object that is gone; True when it was known."""
         if resource == NAMESPACES:
             return self.namespace_labels is not None and self.namespace_labels.pop(key[1], None) is not None
+        if resource == NODES:
+            return self._nodes.pop(key[1], None) is not None
         self._bury(resource, key, _version(version))
         if resource == PODS:
             pod = self._pods.pop(key, None)

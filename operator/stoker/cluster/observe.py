@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Literal
 
 from stoker.api.names import COMPONENT
-from stoker.api.observed import ObservedContainer, ObservedDeployment, ObservedPod
+from stoker.api.observed import ObservedContainer, ObservedDeployment, ObservedNode, ObservedPod
 from stoker.cluster.resource_types import Object
 
 ContainerState = Literal["waiting", "running", "terminated"]
@@ -42,6 +42,12 @@ def observe_pod(pod: Object) -> ObservedPod:
         message=str(status.get("message", ""))[:_MESSAGE_LENGTH],
         created_at=datetime.fromisoformat(metadata["creationTimestamp"]).timestamp(),
     )
+
+
+def observe_node(node: Object) -> ObservedNode:
+    """A node as far as it decides what fits."""
+    metadata, status = node["metadata"], node.get("status") or {}
+    return ObservedNode(metadata["name"], metadata.get("labels") or {}, status.get("allocatable") or {})
 
 
 def _observe_container(seen: Object, *, init: bool) -> ObservedContainer:

@@ -80,9 +80,12 @@ EVENTS = ResourceType("events.k8s.io/v1", "events", "Event")
 LEASES = ResourceType("coordination.k8s.io/v1", "leases", "Lease")
 ENDPOINT_SLICES = ResourceType("discovery.k8s.io/v1", "endpointslices", "EndpointSlice")
 NAMESPACES = ResourceType("v1", "namespaces", "Namespace", namespaced=False)
+NODES = ResourceType("v1", "nodes", "Node", namespaced=False)
+CLUSTER_TYPES = (NAMESPACES, NODES)
+"""Of all others' objects, these are read whole, where that is allowed."""
 
 TYPE_BY_KIND = {
-    known.kind: known for known in (*OWN_TYPES, *WATCHED_CHILD_TYPES, PODS, SECRETS, ENDPOINT_SLICES, NAMESPACES)
+    known.kind: known for known in (*OWN_TYPES, *WATCHED_CHILD_TYPES, PODS, SECRETS, ENDPOINT_SLICES, *CLUSTER_TYPES)
 }
 """Kinds are unique among the types Stoker handles, so an object's ``kind`` is enough to find its type."""
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from stoker.api.names import MANAGED_BY, MANAGED_BY_VALUE
 from stoker.cluster.cache import Cache, Key
 from stoker.cluster.client import KubeClient
-from stoker.cluster.resource_types import NAMESPACES, OWN_TYPES, ResourceType
+from stoker.cluster.resource_types import CLUSTER_TYPES, OWN_TYPES, ResourceType
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +25,8 @@ Lose = Callable[[ResourceType, Key], None]
 
 
 def selector_of(resource: ResourceType) -> str:
-    """Our own kinds and namespaces are read whole; of all others only what Stoker made."""
-    return "" if resource in OWN_TYPES or resource == NAMESPACES else CHILD_SELECTOR
+    """Our own kinds, namespaces and nodes are read whole; of all others only what Stoker made."""
+    return "" if resource in (*OWN_TYPES, *CLUSTER_TYPES) else CHILD_SELECTOR
 
 
 class Sweeper:
@@ -43,7 +43,7 @@ class Sweeper:
         known = self._cache.known(resource)
         there, as_of = await self._read(resource)
         for key, version in known.items():
-            if key not in there and (version <= as_of or resource == NAMESPACES):
+            if key not in there and (version <= as_of or resource in CLUSTER_TYPES):
                 logger.info("%s %s/%s is gone; no watch told it", resource.kind, *key)
                 self._lose(resource, key)
 

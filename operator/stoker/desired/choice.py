@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from stoker.api.inference_engine import EngineType, InferenceEngine
 from stoker.api.model_deployment import ModelDeployment
+from stoker.api.observed import ObservedNode
 from stoker.api.resolved import ChosenValues, OperatorSettings
 from stoker.desired.chosen import still_holds
 from stoker.desired.engine_request import engine_request
@@ -29,6 +30,8 @@ def choose_engine(
     engines: Sequence[InferenceEngine],
     settings: OperatorSettings,
     previous: ChosenValues | None,
+    *,
+    nodes: Sequence[ObservedNode] = (),
 ) -> tuple[InferenceEngine | None, str | None]:
     """The engine and why; None where the namespace has none. A choice stands until somebody changes what it depends on."""
     for engine in engines:
@@ -38,7 +41,7 @@ def choose_engine(
     rejected: list[tuple[InferenceEngine, Stalled]] = []
     for engine in engines:
         try:
-            resolved = resolve_model_deployment(deployment, engine, settings, previous=None)
+            resolved = resolve_model_deployment(deployment, engine, settings, previous=None, nodes=nodes)
             fitting.append((engine, engine_request(resolved)))
         except Stalled as error:
             rejected.append((engine, error))

@@ -47,7 +47,7 @@ def engine_request(resolved: ResolvedModelDeployment) -> EngineRequest:
         quantization=deployment.spec.quantization,
         kv_cache_type=deployment.spec.kv_cache_type,
         cpu_limit=_limit(resolved, "cpu"),
-        memory_limit=_limit(resolved, "memory"),
+        memory_limit=memory_limit(resolved),
         chat_template_path=engine_row(resolved).chat_template_path if deployment.spec.chat_template else None,
         tool_call_parser=deployment.spec.tool_call_parser,
         reasoning_parser=deployment.spec.reasoning_parser,
@@ -65,14 +65,21 @@ def engine_request(resolved: ResolvedModelDeployment) -> EngineRequest:
 
 def _context_comes(resolved: ResolvedModelDeployment) -> bool:
     """Whether the largest context that fits can be computed, once the model has been looked at."""
-    known = device_memory(resolved) if resolved.gpus else _limit(resolved, "memory") or device_memory(resolved)
+    known = device_memory(resolved) if resolved.gpus else memory_limit(resolved) or device_memory(resolved)
     return bool(resolved.source.identity) and known is not None and resolved.deployment.spec.fit_policy != "Ignore"
 
 
+def memory_limit(resolved: ResolvedModelDeployment) -> Decimal | None:
+    """Of the engine's container."""
+    return _limit(resolved, "memory")
+
+
 def device_memory(resolved: ResolvedModelDeployment) -> Decimal | None:
-    """Memory of one device."""
+    """Memory of one device, as the engine says it, or else a node; on the CPU of the whole node."""
     stated = resolved.engine.spec.accelerator.memory
-    return parse_quantity(stated) if stated is not None else None
+    if stated is not None and resolved.gpus:
+        return parse_quantity(stated)
+    return None if resolved.chosen.memory_bytes is None else Decimal(resolved.chosen.memory_bytes)
 
 
 def build_resolved_fit_request(resolved: ResolvedModelDeployment) -> FitRequest:

@@ -8,7 +8,7 @@ from math import ceil
 from stoker.api.inspection import FitStatus, ModelStatus
 from stoker.api.model_deployment import ModelDeployment
 from stoker.api.resolved import ParsedSource, ResolvedModelDeployment
-from stoker.desired.engine_request import build_resolved_fit_request, engine_row
+from stoker.desired.engine_request import build_resolved_fit_request, engine_row, memory_limit
 from stoker.errors import Stalled
 from stoker.models.fit import MINIMUM_CONTEXT, Fit, compute_fit, explain_misfit, largest_context
 from stoker.models.inspected import facts_of
@@ -48,8 +48,17 @@ def resolve_fit(resolved: ResolvedModelDeployment, model: ModelStatus, *, settle
     if length:
         resolved = replace(resolved, chosen=resolved.chosen.model_copy(update={"context_length": length}))
         fit = compute_fit(facts, build_resolved_fit_request(resolved))
-    misfit = explain_misfit(fit) if fit.fits is False else ""
+    misfit = explain_misfit(fit) + _whose_memory(resolved) if fit.fits is False else ""
     return replace(resolved, model=model, fit=_status(fit), misfit=misfit)
+
+
+def _whose_memory(resolved: ResolvedModelDeployment) -> str:
+    chosen, stated = resolved.chosen, resolved.engine.spec.accelerator.memory
+    if chosen.memory_node is None or (resolved.gpus and stated is not None):
+        return ""
+    if resolved.gpus:
+        return f". Of the nodes that it may run on, {chosen.memory_node} has the smallest devices: nodeSelector leaves nodes out"
+    return "" if memory_limit(resolved) else f". {chosen.memory_node} is the largest node that it may run on"
 
 
 def startup_deadline(weights_bytes: int) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from stoker.api.inference_engine import InferenceEngine
 from stoker.api.inspection import ModelStatus
 from stoker.api.model_deployment import ModelDeployment
 from stoker.api.names import OWNER_LABELS, RESOLVED_ANNOTATION, ROUTABLE_LABEL, config_map_name
+from stoker.api.observed import ObservedNode
 from stoker.api.resolved import ChosenValues, OperatorSettings, ResolvedModelDeployment
 from stoker.desired.chosen import choose, write_chosen
 from stoker.desired.engine_pod import (
@@ -22,6 +23,7 @@ from stoker.desired.engine_pod import (
 )
 from stoker.desired.engine_request import adapter_claims, engine_request
 from stoker.desired.fit import known_model, resolve_fit
+from stoker.desired.node_memory import find_memory
 from stoker.desired.objects import NAMESPACE_NAME_LABEL, Object, child, operator_peer, selector_labels
 from stoker.desired.publishing import check_deployment, check_pod_template
 from stoker.engines import EngineRequest, check_accelerator, check_request, engine_of
@@ -49,6 +51,7 @@ def resolve_model_deployment(
     publishers: tuple[tuple[str, str], ...] = (),
     reported: list[ModelStatus] | None = None,
     serving: bool = False,
+    nodes: Sequence[ObservedNode] = (),
     engine_reason: str | None = None,
 ) -> ResolvedModelDeployment:
     """Put together all that the children depend on, and refuse what cannot work.
@@ -67,11 +70,14 @@ def resolve_model_deployment(
     if gpus is None:
         product = (deployment.spec.tensor_parallel_size or 1) * (deployment.spec.pipeline_parallel_size or 1)
         gpus = 0 if engine.spec.accelerator.vendor == "None" else product
+    chosen = choose(deployment, engine, source, settings, previous, engine_reason=engine_reason)
+    if chosen.memory_bytes is None and not serving and (found := find_memory(deployment, engine, gpus, nodes)):
+        chosen = chosen.model_copy(update={"memory_bytes": found[0], "memory_node": found[1]})
     resolved = ResolvedModelDeployment(
         deployment=deployment,
         engine=engine,
         source=source,
-        chosen=choose(deployment, engine, source, settings, previous, engine_reason=engine_reason),
+        chosen=chosen,
         gpus=gpus,
         replicas=deployment.spec.replicas,
         publishers=tuple(sorted(publishers)),

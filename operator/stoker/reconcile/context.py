@@ -12,8 +12,8 @@ from stoker.cluster.children import ChildWriter
 from stoker.cluster.client import KubeClient
 from stoker.cluster.events import EventPoster
 from stoker.cluster.objects import owner_of_child, owner_of_pod
-from stoker.cluster.resource_types import NAMESPACES, OWN_TYPES, PODS, Object, ResourceType
-from stoker.reconcile.dependants import dependants_of, dependants_of_namespaces
+from stoker.cluster.resource_types import NAMESPACES, NODES, OWN_TYPES, PODS, Object, ResourceType
+from stoker.reconcile.dependants import dependants_of, dependants_of_namespaces, dependants_of_nodes
 from stoker.reconcile.work_queue import WorkKey, WorkQueue
 
 # Several changes of children come together: the Deployment's status, its pods, our own writes coming back.
@@ -45,6 +45,9 @@ class Context:
         if resource == NAMESPACES:
             if self.cache.put(resource, obj):
                 self._enqueue_all(dependants_of_namespaces(self.cache))
+        elif resource == NODES:
+            if self.cache.put(resource, obj):
+                self._enqueue_all(dependants_of_nodes(self.cache))
         elif resource in OWN_TYPES:
             self._take_own(resource, obj, ours=False)
         elif self.cache.put(resource, obj):

@@ -13,6 +13,8 @@ from stoker.reconcile.work_queue import WorkKey
 GATEWAY_DELAY_SECONDS = 0.2
 # Counts in a status may lag a little; with a thousand models coming at once they would be written a thousand times.
 COUNT_DELAY_SECONDS = 1.0
+# Labels come one after the other when a node is new.
+NODE_DELAY_SECONDS = 5.0
 
 Appointment = tuple[WorkKey, float]
 
@@ -42,6 +44,15 @@ def dependants_of_namespaces(cache: Cache) -> list[Appointment]:
     return [
         *((WorkKey("ApiGateway", *gateway.key), GATEWAY_DELAY_SECONDS) for gateway in cache.gateways()),
         *((WorkKey("ModelDeployment", *model.key), COUNT_DELAY_SECONDS) for model in cache.models()),
+    ]
+
+
+def dependants_of_nodes(cache: Cache) -> list[Appointment]:
+    """A node may say how large its devices are, where nobody else has; what was once computed with is kept."""
+    return [
+        (WorkKey("ModelDeployment", *model.key), NODE_DELAY_SECONDS)
+        for model in cache.models()
+        if (model.status.fit is None or model.status.fit.available_bytes is None) and model.status.ready_replicas == 0
     ]
 
 

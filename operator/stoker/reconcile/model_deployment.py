@@ -41,7 +41,9 @@ async def reconcile_model_deployment(context: Context, own: OwnObject, model: Mo
         if model.spec.engine_ref is not None:
             engine, reason = cache.engine((model.metadata.namespace, model.spec.engine_ref.name)), None
         else:
-            engine, reason = choose_engine(model, cache.engines(model.metadata.namespace), settings, previous)
+            engine, reason = choose_engine(
+                model, cache.engines(model.metadata.namespace), settings, previous, nodes=cache.nodes()
+            )
         serving = any(pod.ready for pod in pods)
         resolved = resolve_model_deployment(
             model,
@@ -50,6 +52,7 @@ async def reconcile_model_deployment(context: Context, own: OwnObject, model: Mo
             previous=previous,
             publishers=publishers,
             engine_reason=reason,
+            nodes=cache.nodes(),
             reported=[found for pod in pods if (found := _described(pod)) is not None],
             # A pod that is on its way may be replaced; all that serve shall not be.
             serving=serving and all(pod.ready or not _described(pod) for pod in pods),

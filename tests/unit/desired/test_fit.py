@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from stoker.api.inspection import ModelStatus
+from stoker.api.observed import ObservedNode
 from stoker.api.resolved import ResolvedModelDeployment
 from stoker.desired.chosen import describe_update
 from stoker.desired.engine_pod import build_pod_template
@@ -253,3 +254,14 @@ def test_vllm_is_left_to_take_the_largest_context_itself(resolve, make_model, ma
     assert "--max-model-len auto" in arguments(resolved, settings)
     hopeless = make_engine(type="VLLM", accelerator={"vendor": "NVIDIA", "memory": "16Gi"})
     assert "weights 15.0 GiB" in resolve(model, hopeless, reported=[whole]).misfit
+
+
+def test_a_misfit_names_the_node_whose_memory_it_is(resolve, make_model, make_engine, described) -> None:
+    small = ObservedNode("small", {"nvidia.com/gpu.memory": "4096"}, {"nvidia.com/gpu": "1", "memory": "2Gi"})
+    engine = make_engine(accelerator={"vendor": "NVIDIA"})
+    resolved = resolve(make_model(contextLength=8192), engine, reported=[described()], nodes=[small])
+    assert resolved.fit.available_bytes == 4 * GIB
+    assert "small has the smallest devices: nodeSelector leaves nodes out" in resolved.misfit
+    on_cpu = resolve(make_model(contextLength=8192), make_engine(), reported=[described()], nodes=[small])
+    assert "and there are 2.00 GiB" in on_cpu.misfit
+    assert on_cpu.misfit.endswith("small is the largest node that it may run on")
