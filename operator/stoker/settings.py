@@ -40,6 +40,7 @@ def read_settings(environ: Mapping[str, str]) -> tuple[OperatorSettings, Process
             stoker_image=environ.get("STOKER_IMAGE") or DEFAULT_IMAGE,
             stoker_image_pull_policy=environ.get("STOKER_IMAGE_PULL_POLICY") or defaults.stoker_image_pull_policy,
             envoy_image=environ.get("STOKER_ENVOY_IMAGE") or defaults.envoy_image,
+            web_ui_image=environ.get("STOKER_WEB_UI_IMAGE") or defaults.web_ui_image,
             image_pull_secrets=_list(environ.get("STOKER_IMAGE_PULL_SECRETS", "")),
             operator_namespace=namespace,
             operator_labels=_map(environ.get("STOKER_OPERATOR_LABELS", "")) or defaults.operator_labels,

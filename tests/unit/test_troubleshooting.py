@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("desired", "engines", "models", "status", "reconcile", "cluster", "fetch")
-SUBJECTS = ("Engine", "Gateway")
+SUBJECTS = ("Engine", "Gateway", "WebUI")
 """What `{workload.subject}` stands for."""
 
 

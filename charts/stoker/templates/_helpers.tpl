@@ -48,6 +48,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ include "stoker.imageReference" (dict "image" .Values.image "tag" (default .Chart.AppVersion .Values.image.tag)) }}
 {{- end }}
 
+{{- define "stoker.webUIImage" -}}
+{{ include "stoker.imageReference" (dict "image" .Values.webUI.image "tag" .Values.webUI.image.tag) }}
+{{- end }}
+
 {{- define "stoker.envoyImage" -}}
 {{ include "stoker.imageReference" (dict "image" .Values.envoy.image "tag" .Values.envoy.image.tag) }}
 {{- end }}

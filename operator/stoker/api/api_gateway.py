@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from stoker.api.base import (
+    NAME_RULE,
     ApiModel,
     Cel,
     Conditions,
@@ -21,9 +22,10 @@ from stoker.api.base import (
     Quantity,
     RequestLimits,
     Resource,
-    SecretName,
     StatusModel,
 )
+from stoker.api.expose import Expose
+from stoker.api.web_ui import WebUI
 
 BUILT_IN_ROLES = ("admin", "user")
 ClaimPath = Annotated[str, Field(min_length=1, max_length=256)]
@@ -170,58 +172,15 @@ class Cors(ApiModel):
     """Origins such as https://app.example.com, or "*" for all. Programs other than browsers do not care."""
 
 
-class Tls(ApiModel):
-    """HTTPS, ended in the gateway's own pods."""
-
-    secret_name: SecretName
-    """Secret of type kubernetes.io/tls, in the gateway's namespace. A new certificate in it is taken over at once, open streams go on."""
-
-
-class Expose(ApiModel):
-    """How the endpoint is reached."""
+class ApiGatewaySpec(ApiModel):
+    """One authenticated endpoint."""
 
     cel_rules: ClassVar[tuple[Cel, ...]] = (
         Cel(
-            "!has(self.nodePort) || self.type != 'ClusterIP'",
-            "expose.nodePort needs expose.type NodePort or LoadBalancer",
-        ),
-        Cel(
-            "!has(self.loadBalancerClass) || self.type == 'LoadBalancer'",
-            "expose.loadBalancerClass needs expose.type LoadBalancer",
+            "!has(self.webUI) || !has(self.expose.tls)",
+            "webUI: the web chat calls its gateway without TLS: leave expose.tls away, and end TLS in front of both",
         ),
     )
-
-    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
-    """Type of the gateway's Service."""
-    port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    """Port of the Service. Default: 80, with tls 443."""
-    node_port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    """Fixed port on every node. Default: Kubernetes chooses one."""
-    load_balancer_class: Annotated[str, Field(max_length=253)] | None = None
-    """Which load-balancer implementation serves it."""
-    annotations: Annotated[dict[str, str], Field(max_length=64)] | None = None
-    """Annotations of the Service."""
-    tls: Tls | None = None
-    """Serves HTTPS (TLS 1.2 and 1.3, HTTP/1.1 and HTTP/2) instead of HTTP. Default: HTTP, for a cluster where something in front ends TLS."""
-
-    @property
-    def scheme(self) -> str:
-        """Of the gateway's own address."""
-        return "https" if self.tls else "http"
-
-    @property
-    def default_port(self) -> int:
-        """Of the scheme: an address need not name it."""
-        return 443 if self.tls else 80
-
-    @property
-    def service_port(self) -> int:
-        """Port of the Service."""
-        return self.port or self.default_port
-
-
-class ApiGatewaySpec(ApiModel):
-    """One authenticated endpoint."""
 
     replicas: Annotated[int, Field(ge=0, le=100)] = 2
     """Gateway pods."""
@@ -237,6 +196,8 @@ class ApiGatewaySpec(ApiModel):
     """Which web pages may call it. Default: none."""
     expose: Expose = Expose()
     """How the endpoint is reached."""
+    web_ui: Annotated[WebUI | None, Field(alias="webUI")] = None
+    """The web chat, in which people sign in and talk to these models. Default: none; {} is enough."""
     resources: KubernetesObject | None = None
     """Requests and limits of the Envoy container, as in a Pod. Default: requests of 100m CPU and 128Mi memory."""
     pod_template: KubernetesObject | None = None
@@ -271,8 +232,12 @@ class ApiGatewayStatus(StatusModel):
     """Replicas among which limits are divided: each admits its share of what a caller may ask for."""
     admin_secret_name: str | None = None
     """Secret with the generated admin key (key `apiKey`)."""
+    web_ui_url: Annotated[str | None, Field(alias="webUIUrl")] = None
+    """Address of the web chat."""
+    web_ui_admin_secret_name: Annotated[str | None, Field(alias="webUIAdminSecretName")] = None
+    """Secret with the login of the web chat's first admin (keys `email` and `password`)."""
     conditions: Conditions = []
-    """Ready and Programmed; Reconciling and Stalled while true."""
+    """Ready and Programmed; with a web chat WebUIReady and WebUISecure; Reconciling and Stalled while true."""
 
 
 class ApiGateway(Resource):
@@ -291,6 +256,14 @@ class ApiGateway(Resource):
             PrinterColumn("Age", ".metadata.creationTimestamp", "date"),
             PrinterColumn("Models", ".status.models.ready", "integer", priority=1),
             PrinterColumn("Message", ".status.conditions[?(@.type=='Ready')].message", priority=1),
+        ),
+    )
+
+    cel_rules: ClassVar[tuple[Cel, ...]] = (
+        NAME_RULE,
+        Cel(
+            "!has(self.spec.webUI) || size(self.metadata.name) <= 46",
+            "metadata.name must have at most 46 characters with spec.webUI (its StatefulSet's pods carry it in a label)",
         ),
     )
 

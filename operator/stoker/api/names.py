@@ -46,6 +46,8 @@ JWT_SECRET_FIELD = "secret"
 """Key in the Secret of a JWT issuer that signs with HS256."""
 CERTIFICATE_FIELD, CERTIFICATE_KEY_FIELD = "tls.crt", "tls.key"
 """Keys in a Secret of type kubernetes.io/tls."""
+URL_FIELD = "url"
+"""Key in the Secret of a database or of Redis."""
 SOURCE_TOKEN_FIELD = "token"
 """Key in the Secret of a model source."""
 
@@ -84,6 +86,21 @@ def keys_secret_name(gateway: str, index: int) -> str:
 def admin_key_name(gateway: str) -> str:
     """ApiKey that Stoker makes for a gateway."""
     return f"{gateway}-admin"
+
+
+def web_ui_name(gateway: str) -> str:
+    """StatefulSet, Service, claim and ApiKey of a gateway's web chat."""
+    return f"{gateway}-webui"
+
+
+def web_ui_admin_name(gateway: str) -> str:
+    """Secret with the login of a web chat's first admin."""
+    return f"{gateway}-webui-admin"
+
+
+def web_ui_secrets_name(gateway: str) -> str:
+    """Secret with what a web chat signs sessions and users with."""
+    return f"{gateway}-webui-secrets"
 
 
 def cluster_name(namespace: str, deployment: str) -> str:

@@ -25,6 +25,7 @@ class OperatorSettings:
     """Image of the agent, fetch and gateway containers."""
     stoker_image_pull_policy: str = "IfNotPresent"
     envoy_image: str = "docker.io/envoyproxy/envoy:distroless-v1.40.0"
+    web_ui_image: str = "ghcr.io/open-webui/open-webui:v0.12.4"
     image_pull_secrets: tuple[str, ...] = ()
     operator_namespace: str = "stoker-system"
     operator_labels: dict[str, str] = field(

@@ -26,6 +26,7 @@ from stoker.errors import StokerError
 from stoker.reconcile.context import Context
 from stoker.reconcile.report import report, retry_after
 from stoker.reconcile.token_secrets import read_token_secrets
+from stoker.reconcile.web_ui import observe_web_ui, try_web_ui, wanted_web_ui, web_ui_children
 from stoker.status.api_gateway import compute_api_gateway_status
 
 # Secrets are not watched (design, section 7.3): one deleted by hand is back after this time at the latest.
@@ -39,6 +40,7 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
     models: tuple[PublishedModel, ...] = ()
     keys = cache.keys_of_gateway(gateway.key)
     workload = observe_deployment(cache.child(DEPLOYMENTS, gateway.key))
+    web_ui = wanted_web_ui(gateway)
     try:
         check_gateway(gateway, context.settings)
         published, _ = published_models(gateway, cache.models(), cache.namespace_labels)
@@ -56,12 +58,13 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
         )
         children = build_children(resolved, context.settings)
         await context.children.apply_all(gateway, children)
-        await context.children.prune(gateway, children)
+        await context.children.prune(gateway, [*children, *web_ui_children(context, gateway, web_ui)])
         await _prune_key_secrets(context, gateway, children)
         check_issuers(gateway, jwt_secrets)
         check_gateway_certificate(gateway, await _read_certificate(context, gateway), now)
     except StokerError as error:
         problem = error
+    web_ui_problem = await try_web_ui(context, gateway, web_ui)
     admin_key = cache.api_key((gateway.metadata.namespace, admin_key_name(gateway.metadata.name)))
     status = compute_api_gateway_status(
         gateway,
@@ -74,11 +77,12 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
         keys=sum(_is_let_in(gateway, key, now) for key in keys),
         service=cache.child(SERVICES, gateway.key),
         admin_secret_name=secret_name(admin_key) if admin_key is not None and gateway.spec.auth.admin_key else None,
+        web_ui=observe_web_ui(context, gateway, web_ui, web_ui_problem),
         problem=problem,
         now=now,
     )
     await report(context, own, status)
-    return retry_after(problem, at_most=RESYNC_SECONDS)
+    return retry_after(problem or web_ui_problem, at_most=RESYNC_SECONDS)
 
 
 def _engine_type(cache: Cache, deployment: ModelDeployment) -> str:

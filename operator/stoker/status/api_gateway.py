@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from stoker.api.api_gateway import ApiGateway, ApiGatewayStatus, ModelCounts
+from stoker.api.names import web_ui_admin_name
 from stoker.api.observed import ObservedWorkload
 from stoker.errors import StokerError
+from stoker.status.address import service_address
 from stoker.status.conditions import Cause, Verdict, build_conditions, cause_of
 from stoker.status.pods import diagnose
+from stoker.status.web_ui import ObservedWebUI, judge_web_ui
 from stoker.status.workload import Workload
 
 _NOTHING = ObservedWorkload(deployment=None)
@@ -25,6 +29,7 @@ def compute_api_gateway_status(
     keys: int,
     service: Mapping[str, Any] | None,
     admin_secret_name: str | None,
+    web_ui: ObservedWebUI | None = None,
     problem: StokerError | None,
     now: datetime,
 ) -> ApiGatewayStatus:
@@ -32,6 +37,10 @@ def compute_api_gateway_status(
     seen = workload or _NOTHING
     address = _address(gateway, service)
     observed = seen.deployment
+    chat = judge_web_ui(gateway, web_ui) if web_ui is not None else None
+    verdict = _judge(gateway, seen, problem, address, service)
+    if chat is not None:
+        verdict = replace(verdict, cause=verdict.cause or chat.cause, extra=(*verdict.extra, *chat.conditions))
     return ApiGatewayStatus(
         observed_generation=gateway.metadata.generation,
         url=address,
@@ -41,9 +50,11 @@ def compute_api_gateway_status(
         ready_replicas=observed.ready_replicas if observed else 0,
         limit_shares=max(1, observed.ready_replicas if observed else 0),
         admin_secret_name=admin_secret_name,
+        web_ui_url=chat.url if chat else None,
+        web_ui_admin_secret_name=web_ui_admin_name(gateway.metadata.name) if chat else None,
         conditions=build_conditions(
             gateway.status.conditions,
-            _judge(gateway, seen, problem, address, service),
+            verdict,
             generation=gateway.metadata.generation,
             now=now,
         ),
@@ -87,16 +98,8 @@ def _judge(
 
 def _address(gateway: ApiGateway, service: Mapping[str, Any] | None) -> str | None:
     """Base URL for OpenAI clients; None while a load balancer has not given one."""
-    expose = gateway.spec.expose
-    port = "" if expose.service_port == expose.default_port else f":{expose.service_port}"
-    if expose.type != "LoadBalancer":
-        return f"{expose.scheme}://{gateway.metadata.name}.{gateway.metadata.namespace}.svc{port}/v1"
-    balancer = ((service or {}).get("status") or {}).get("loadBalancer") or {}
-    for ingress in balancer.get("ingress") or ():
-        host = ingress.get("hostname") or ingress.get("ip")
-        if host:
-            return f"{expose.scheme}://[{host}]{port}/v1" if ":" in host else f"{expose.scheme}://{host}{port}/v1"
-    return None
+    root = service_address(gateway.metadata.name, gateway.metadata.namespace, gateway.spec.expose, service)
+    return None if root is None else f"{root}/v1"
 
 
 def _where(gateway: ApiGateway, address: str | None, service: Mapping[str, Any] | None) -> str:

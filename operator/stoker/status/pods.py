@@ -30,7 +30,7 @@ def diagnose(workload: Workload, seen: ObservedWorkload, wanted: int) -> Cause |
     """
     deployment = seen.deployment
     if deployment is None:
-        return Cause(f"{workload.subject}Starting", f"Deployment {workload.name} is being created")
+        return Cause(f"{workload.subject}Starting", f"{workload.maker} is being created")
     pods = _alive([pod for pod in seen.pods if not pod.terminating])
     leaving = [pod for pod in seen.pods if pod.terminating]
     if wanted == 0:
@@ -45,14 +45,14 @@ def diagnose(workload: Workload, seen: ObservedWorkload, wanted: int) -> Cause |
         return causes[0]
     ready = deployment.ready_replicas
     if deployment.observed_generation < deployment.generation:
-        return Cause("RollingOut", f"Deployment {workload.name}: a change is being taken over")
+        return Cause("RollingOut", f"{workload.maker}: a change is being taken over")
     if deployment.updated_replicas < wanted and leaving and deployment.replicas < wanted:
         lost = next((pod for pod in leaving if pod.reason == "NodeLost"), None)
         return _node_unreachable(lost) if lost else _waiting_for_drain(workload, leaving)
     if deployment.progress_reason == "ProgressDeadlineExceeded" and ready < wanted:
         return Cause(
             "ProgressDeadlineExceeded",
-            f"Deployment {workload.name} has not advanced within its deadline: see kubectl describe deployment {workload.name}",
+            f"{workload.maker} has not advanced within its deadline: see kubectl describe {workload.noun}",
             stalled=True,
         )
     if deployment.updated_replicas < wanted or deployment.replicas > wanted:

@@ -16,8 +16,15 @@ class Workload:
     subject: str
     """Beginning of the reasons about it: Engine, Gateway."""
     noun: str
+    child: str = ""
+    """What makes its pods, where that is not the Deployment of this name."""
     device: str = ""
     """Extended resource of its accelerators."""
     startup_deadline_seconds: int | None = None
     drain_timeout_seconds: int | None = None
     memory_advice: str = "raise resources.limits.memory"
+
+    @property
+    def maker(self) -> str:
+        """Kind and name of what makes its pods."""
+        return self.child or f"Deployment {self.name}"

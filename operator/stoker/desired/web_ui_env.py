@@ -1,0 +1,210 @@
+"""What a gateway's Open WebUI is told to be: closed, offline, a client of its gateway only.
+
+Names and meanings: https://docs.openwebui.com/reference/env-configuration/; tried with the default image.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from stoker.api.api_gateway import ApiGateway
+from stoker.api.names import (
+    JWT_SECRET_FIELD,
+    KEY_SECRET_FIELD,
+    URL_FIELD,
+    web_ui_admin_name,
+    web_ui_name,
+    web_ui_secrets_name,
+)
+from stoker.api.web_ui import WebUI
+from stoker.desired.objects import Object, compact_json
+
+DATA_DIRECTORY = "/data"
+STATIC_DIRECTORY = "/static"
+HOME = "/tmp"  # noqa: S108 - a path in the container
+SECRET_KEY_FIELD = "secretKey"
+EMAIL_FIELD = "email"
+PASSWORD_FIELD = "password"
+
+# Our values that keep people out or data in; whoever sets another one is told so.
+_GUARDS = frozenset(
+    {
+        "BYPASS_MODEL_ACCESS_CONTROL",
+        "CORS_ALLOW_ORIGIN",
+        "DEFAULT_USER_ROLE",
+        "ENABLE_API_KEYS",
+        "ENABLE_COMMUNITY_SHARING",
+        "ENABLE_DIRECT_CONNECTIONS",
+        "ENABLE_FORWARD_USER_INFO_HEADERS",
+        "ENABLE_INITIAL_ADMIN_SIGNUP",
+        "ENABLE_OLLAMA_API",
+        "ENABLE_PERSISTENT_CONFIG",
+        "ENABLE_PIP_INSTALL_FRONTMATTER_REQUIREMENTS",
+        "ENABLE_SIGNUP",
+        "FORWARD_USER_INFO_HEADER_JWT_SECRET",
+        "OPENAI_API_BASE_URL",
+        "OPENAI_API_KEY",
+        "WEBUI_AUTH",
+        "WEBUI_AUTH_COOKIE_SAME_SITE",
+        "WEBUI_AUTH_COOKIE_SECURE",
+        "WEBUI_SECRET_KEY",
+        "WEBUI_SESSION_COOKIE_SAME_SITE",
+        "WEBUI_SESSION_COOKIE_SECURE",
+    }
+)
+# What Stoker leaves unset, and what opens a door once it is set.
+_DOORS = frozenset(
+    {
+        "CORS_ALLOW_CUSTOM_SCHEME",
+        "ENABLE_OPENAI_API_PASSTHROUGH",
+        "OPENAI_API_BASE_URLS",
+        "OPENAI_API_KEYS",
+        "WEBUI_AUTH_TRUSTED_EMAIL_HEADER",
+        "WEBUI_AUTH_TRUSTED_ROLE_HEADER",
+    }
+)
+
+
+def build_env(gateway: ApiGateway, ui: WebUI) -> list[Object]:
+    """Stoker's settings with the user's over them, by name; his own come last, so that they may refer to ours."""
+    ours = {entry["name"]: entry for entry in _settings(gateway, ui)}
+    theirs = {entry["name"]: entry for entry in ui.env or () if entry.get("name")}
+    return [*(entry for name, entry in ours.items() if name not in theirs), *theirs.values()]
+
+
+def weakening_overrides(gateway: ApiGateway, ui: WebUI) -> list[str]:
+    """Names of the user's settings that take away something that protects; sorted."""
+    ours = {entry["name"]: entry for entry in _settings(gateway, ui)}
+    found = set()
+    for entry in ui.env or ():
+        name = entry.get("name", "")
+        differs = name in _GUARDS and name in ours and _plain(entry) != _plain(ours[name])
+        if differs or name in _DOORS:
+            found.add(name)
+    return sorted(found)
+
+
+def connection_url(gateway: ApiGateway) -> str:
+    """Where the web chat finds its gateway."""
+    namespace, name = gateway.key
+    port = "" if gateway.spec.expose.service_port == 80 else f":{gateway.spec.expose.service_port}"
+    return f"http://{name}.{namespace}.svc{port}/v1"
+
+
+def _settings(gateway: ApiGateway, ui: WebUI) -> list[Object]:
+    name = gateway.metadata.name
+    settings: dict[str, str | Object] = {
+        "PORT": "8080",
+        "ENV": "prod",
+        "HOME": HOME,
+        "DATA_DIR": DATA_DIRECTORY,
+        "STATIC_DIR": STATIC_DIRECTORY,
+        # The environment is the truth: else the first start copies it into the database, and later changes count for nothing.
+        "ENABLE_PERSISTENT_CONFIG": "false",
+        "WEBUI_SECRET_KEY": _secret(web_ui_secrets_name(name), SECRET_KEY_FIELD),
+        **_accounts(name),
+        **_connection(gateway),
+        **_offline(),
+        **_address(ui),
+        **_tasks(ui),
+    }
+    if ui.database_secret_ref is not None:
+        settings["DATABASE_URL"] = _secret(ui.database_secret_ref.name, URL_FIELD)
+    if ui.redis_secret_ref is not None:
+        settings["REDIS_URL"] = _secret(ui.redis_secret_ref.name, URL_FIELD)
+        settings["WEBSOCKET_REDIS_URL"] = _secret(ui.redis_secret_ref.name, URL_FIELD)
+        settings["WEBSOCKET_MANAGER"] = "redis"
+    return [
+        {"name": key, "value": value} if isinstance(value, str) else {"name": key, "valueFrom": value}
+        for key, value in settings.items()
+    ]
+
+
+def _accounts(gateway: str) -> dict[str, str | Object]:
+    """Nobody comes in by himself; the first account is made here, for else the first who signs in would be admin."""
+    return {
+        "WEBUI_AUTH": "true",
+        "WEBUI_ADMIN_EMAIL": _secret(web_ui_admin_name(gateway), EMAIL_FIELD),
+        "WEBUI_ADMIN_PASSWORD": _secret(web_ui_admin_name(gateway), PASSWORD_FIELD),
+        "WEBUI_ADMIN_NAME": "Admin",
+        "ENABLE_SIGNUP": "false",
+        "ENABLE_INITIAL_ADMIN_SIGNUP": "false",
+        "DEFAULT_USER_ROLE": "pending",
+        "JWT_EXPIRES_IN": "1w",
+        # Tools take keys of the gateway: these would be slower, never expire, and answer with errors that are not OpenAI's.
+        "ENABLE_API_KEYS": "false",
+    }
+
+
+def _connection(gateway: ApiGateway) -> dict[str, str | Object]:
+    """One connection, one list of models for all; who may use a model is the gateway's to say, call by call."""
+    metadata = {"capabilities": {"builtin_tools": False, "usage": True}}
+    return {
+        # All else that speaks OpenAI (speech, embeddings, images) takes these two as its default.
+        "OPENAI_API_BASE_URL": connection_url(gateway),
+        "OPENAI_API_KEY": _secret(web_ui_name(gateway.metadata.name), KEY_SECRET_FIELD),
+        "ENABLE_OLLAMA_API": "false",
+        "ENABLE_DIRECT_CONNECTIONS": "false",
+        "BYPASS_MODEL_ACCESS_CONTROL": "true",
+        "ENABLE_FORWARD_USER_INFO_HEADERS": "true",
+        "FORWARD_USER_INFO_HEADER_JWT_SECRET": _secret(web_ui_secrets_name(gateway.metadata.name), JWT_SECRET_FIELD),
+        # Without it each message carries 25 kB of tool descriptions, and streams do not ask for their usage.
+        "DEFAULT_MODEL_METADATA": compact_json(metadata),
+    }
+
+
+def _offline() -> dict[str, str | Object]:
+    """Nothing is fetched from the internet, and nothing is reported there."""
+    return {
+        "OFFLINE_MODE": "true",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "ENABLE_VERSION_UPDATE_CHECK": "false",
+        "ENABLE_COMMUNITY_SHARING": "false",
+        "ENABLE_PIP_INSTALL_FRONTMATTER_REQUIREMENTS": "false",
+        "SCARF_NO_ANALYTICS": "true",
+        "DO_NOT_TRACK": "true",
+        "ANONYMIZED_TELEMETRY": "false",
+        # No models in the pod itself: those for speech and embeddings take half a gigabyte of memory.
+        "USE_SLIM_DOCKER": "true",
+        "AUDIO_STT_ENGINE": "openai",
+        "RAG_EMBEDDING_ENGINE": "openai",
+        # Documents go into the context whole, which needs no embedding model.
+        "BYPASS_EMBEDDING_AND_RETRIEVAL": "true",
+        "VECTOR_DB": "chroma",
+    }
+
+
+def _address(ui: WebUI) -> dict[str, str | Object]:
+    """Cookies go to this site only; where its address is known, other origins are refused, too."""
+    settings: dict[str, str | Object] = {
+        "WEBUI_SESSION_COOKIE_SAME_SITE": "strict",
+        "WEBUI_AUTH_COOKIE_SAME_SITE": "strict",
+    }
+    if ui.url is not None:
+        secure = str(ui.url.startswith("https://")).lower()
+        settings |= {
+            "WEBUI_URL": ui.url,
+            "CORS_ALLOW_ORIGIN": ui.url,
+            "WEBUI_SESSION_COOKIE_SECURE": secure,
+            "WEBUI_AUTH_COOKIE_SECURE": secure,
+        }
+    return settings
+
+
+def _tasks(ui: WebUI) -> dict[str, str | Object]:
+    """Each would be one more call for every message."""
+    wanted = str(ui.task_model is not None).lower()
+    settings: dict[str, str | Object] = {f"ENABLE_{task}_GENERATION": wanted for task in ("TITLE", "TAGS", "FOLLOW_UP")}
+    if ui.task_model is not None:
+        settings["TASK_MODEL_EXTERNAL"] = ui.task_model
+    return settings
+
+
+def _secret(name: str, key: str) -> Object:
+    return {"secretKeyRef": {"name": name, "key": key}}
+
+
+def _plain(entry: Object) -> Any:
+    return json.dumps(entry.get("valueFrom")) if "valueFrom" in entry else entry.get("value", "")

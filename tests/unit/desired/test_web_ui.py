@@ -1,0 +1,229 @@
+"""The web chat as it is rendered; its environment to the letter, for one wrong word opens a door."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from stoker.api.resolved import OperatorSettings
+from stoker.desired.web_ui import build_children, build_kept, is_kept_for
+from stoker.desired.web_ui_env import build_env, weakening_overrides
+from stoker.errors import Stalled
+
+
+@pytest.fixture
+def render(make_gateway, settings):
+    def make(digest: str = "abc", expose=None, **ui):
+        gateway = make_gateway(webUI=ui, **({"expose": expose} if expose else {}))
+        return {child["kind"]: child for child in build_children(gateway, gateway.spec.web_ui, settings, digest)}
+
+    return make
+
+
+@pytest.fixture
+def env(make_gateway):
+    def make(expose=None, **ui):
+        gateway = make_gateway(webUI=ui, **({"expose": expose} if expose else {}))
+        return {
+            entry["name"]: entry.get("value", entry.get("valueFrom"))
+            for entry in build_env(gateway, gateway.spec.web_ui)
+        }
+
+    return make
+
+
+def pod(children) -> dict:
+    return children["StatefulSet"]["spec"]["template"]["spec"]
+
+
+def secret(name: str, key: str) -> dict:
+    return {"secretKeyRef": {"name": name, "key": key}}
+
+
+def test_the_environment_is_to_the_letter_what_was_tried(env) -> None:
+    assert env() == {
+        "PORT": "8080",
+        "ENV": "prod",
+        "HOME": "/tmp",
+        "DATA_DIR": "/data",
+        "STATIC_DIR": "/static",
+        "ENABLE_PERSISTENT_CONFIG": "false",
+        "WEBUI_SECRET_KEY": secret("gateway-webui-secrets", "secretKey"),
+        "WEBUI_AUTH": "true",
+        "WEBUI_ADMIN_EMAIL": secret("gateway-webui-admin", "email"),
+        "WEBUI_ADMIN_PASSWORD": secret("gateway-webui-admin", "password"),
+        "WEBUI_ADMIN_NAME": "Admin",
+        "ENABLE_SIGNUP": "false",
+        "ENABLE_INITIAL_ADMIN_SIGNUP": "false",
+        "DEFAULT_USER_ROLE": "pending",
+        "JWT_EXPIRES_IN": "1w",
+        "ENABLE_API_KEYS": "false",
+        "OPENAI_API_BASE_URL": "http://gateway.team.svc/v1",
+        "OPENAI_API_KEY": secret("gateway-webui", "apiKey"),
+        "ENABLE_OLLAMA_API": "false",
+        "ENABLE_DIRECT_CONNECTIONS": "false",
+        "BYPASS_MODEL_ACCESS_CONTROL": "true",
+        "ENABLE_FORWARD_USER_INFO_HEADERS": "true",
+        "FORWARD_USER_INFO_HEADER_JWT_SECRET": secret("gateway-webui-secrets", "secret"),
+        "DEFAULT_MODEL_METADATA": '{"capabilities":{"builtin_tools":false,"usage":true}}',
+        "OFFLINE_MODE": "true",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "ENABLE_VERSION_UPDATE_CHECK": "false",
+        "ENABLE_COMMUNITY_SHARING": "false",
+        "ENABLE_PIP_INSTALL_FRONTMATTER_REQUIREMENTS": "false",
+        "SCARF_NO_ANALYTICS": "true",
+        "DO_NOT_TRACK": "true",
+        "ANONYMIZED_TELEMETRY": "false",
+        "USE_SLIM_DOCKER": "true",
+        "AUDIO_STT_ENGINE": "openai",
+        "RAG_EMBEDDING_ENGINE": "openai",
+        "BYPASS_EMBEDDING_AND_RETRIEVAL": "true",
+        "VECTOR_DB": "chroma",
+        "WEBUI_SESSION_COOKIE_SAME_SITE": "strict",
+        "WEBUI_AUTH_COOKIE_SAME_SITE": "strict",
+        "ENABLE_TITLE_GENERATION": "false",
+        "ENABLE_TAGS_GENERATION": "false",
+        "ENABLE_FOLLOW_UP_GENERATION": "false",
+    }
+
+
+def test_a_known_address_keeps_other_origins_out_and_https_makes_cookies_secure(env) -> None:
+    known = env(url="https://chat.example.com")
+    assert known["WEBUI_URL"] == known["CORS_ALLOW_ORIGIN"] == "https://chat.example.com"
+    assert known["WEBUI_AUTH_COOKIE_SECURE"] == known["WEBUI_SESSION_COOKIE_SECURE"] == "true"
+    assert env(url="http://127.0.0.1:30081")["WEBUI_AUTH_COOKIE_SECURE"] == "false"
+
+
+def test_a_small_model_makes_titles_where_one_is_named(env) -> None:
+    named = env(taskModel="tiny")
+    assert (named["TASK_MODEL_EXTERNAL"], named["ENABLE_TITLE_GENERATION"]) == ("tiny", "true")
+
+
+def test_the_connection_follows_the_gateways_port(env) -> None:
+    assert env(expose={"port": 8443})["OPENAI_API_BASE_URL"] == "http://gateway.team.svc:8443/v1"
+
+
+def test_replicas_share_a_database_and_talk_through_redis(env, render) -> None:
+    ui = {"replicas": 2, "databaseSecretRef": {"name": "pg"}, "redisSecretRef": {"name": "redis"}}
+    shared = env(**ui)
+    assert shared["DATABASE_URL"] == secret("pg", "url")
+    assert shared["REDIS_URL"] == shared["WEBSOCKET_REDIS_URL"] == secret("redis", "url")
+    assert shared["WEBSOCKET_MANAGER"] == "redis"
+    children = render(**ui)
+    assert "PodDisruptionBudget" in children
+    assert {"name": "data", "emptyDir": {}} in pod(children)["volumes"]
+
+
+def test_a_pod_starts_only_when_the_one_before_it_has_migrated_the_database(render) -> None:
+    assert render()["StatefulSet"]["spec"]["podManagementPolicy"] == "OrderedReady"
+
+
+def test_every_setting_can_be_overridden_and_what_weakens_is_named(env, make_gateway) -> None:
+    overrides = [
+        {"name": "ENABLE_SIGNUP", "value": "true"},
+        {"name": "WEBUI_NAME", "value": "Chat"},
+        {"name": "DEFAULT_USER_ROLE", "value": "pending"},
+        {"name": "WEBUI_AUTH_TRUSTED_EMAIL_HEADER", "value": "X-Email"},
+        {"name": "OPENAI_API_KEY", "valueFrom": secret("mine", "key")},
+    ]
+    changed = env(env=overrides)
+    assert changed["ENABLE_SIGNUP"] == "true"
+    assert changed["WEBUI_NAME"] == "Chat"
+    assert changed["OPENAI_API_KEY"] == secret("mine", "key")
+    gateway = make_gateway(webUI={"env": overrides})
+    weak = weakening_overrides(gateway, gateway.spec.web_ui)
+    assert weak == ["ENABLE_SIGNUP", "OPENAI_API_KEY", "WEBUI_AUTH_TRUSTED_EMAIL_HEADER"]
+
+
+def test_its_key_speaks_for_users_with_the_secret_that_it_signs_with(render) -> None:
+    key = render()["ApiKey"]
+    assert key["metadata"]["name"] == "gateway-webui"
+    assert key["spec"]["gatewayRef"] == {"name": "gateway"}
+    assert key["spec"]["userTokens"] == {"secretRef": {"name": "gateway-webui-secrets"}, "issuer": "open-webui"}
+
+
+def test_it_reaches_names_and_its_gateway_and_what_the_user_adds(render) -> None:
+    rule = {"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}
+    policy = render(egress=[rule])["NetworkPolicy"]["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert policy["ingress"] == [{"ports": [{"port": 8080, "protocol": "TCP"}]}]
+    dns, gateway, own = policy["egress"]
+    assert {entry["port"] for entry in dns["ports"]} == {53}
+    labels = {"app.kubernetes.io/component": "gateway", "stoker.dev/api-gateway": "gateway"}
+    assert gateway == {"to": [{"podSelector": {"matchLabels": labels}}], "ports": [{"port": 8080, "protocol": "TCP"}]}
+    assert own == rule
+
+
+def test_its_pods_are_restricted_and_write_to_three_places(render) -> None:
+    spec = pod(render())
+    (container,) = spec["containers"]
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["enableServiceLinks"] is False
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/data", "/static", "/tmp"}
+    assert container["image"] == OperatorSettings(stoker_image="").web_ui_image
+    paths = [container[probe]["httpGet"]["path"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")]
+    assert paths == ["/health", "/health", "/ready"]
+
+
+def test_new_secrets_make_new_pods(render) -> None:
+    one, other = (render(digest)["StatefulSet"]["spec"]["template"] for digest in ("a", "b"))
+    assert one["metadata"]["annotations"] != other["metadata"]["annotations"]
+    assert one["spec"] == other["spec"]
+
+
+def test_chats_and_accounts_outlive_the_gateway(make_gateway) -> None:
+    gateway = make_gateway(webUI={"storage": {"size": "1Gi", "storageClassName": "fast"}})
+    admin, keys, claim = build_kept(gateway, gateway.spec.web_ui, "pw", "k", "t")
+    assert not any("ownerReferences" in kept["metadata"] for kept in (admin, keys, claim))
+    assert {name: base64.b64decode(text).decode() for name, text in admin["data"].items()} == {
+        "email": "admin@localhost",
+        "password": "pw",
+    }
+    assert set(keys["data"]) == {"secretKey", "secret"}
+    assert claim["spec"] == {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}},
+        "storageClassName": "fast",
+    }
+
+
+@pytest.mark.parametrize("ui", [{"databaseSecretRef": {"name": "pg"}}, {"storage": {"claimName": "mine"}}])
+def test_no_claim_is_made_where_none_is_needed(make_gateway, ui) -> None:
+    gateway = make_gateway(webUI=ui)
+    assert [kept["kind"] for kept in build_kept(gateway, gateway.spec.web_ui, "p", "k", "t")] == ["Secret", "Secret"]
+
+
+def test_what_was_kept_is_taken_up_by_a_gateway_of_the_same_name_only(make_gateway) -> None:
+    gateway, other = make_gateway(webUI={}), make_gateway("other", webUI={})
+    admin, *_ = build_kept(gateway, gateway.spec.web_ui, "p", "k", "t")
+    assert is_kept_for(gateway, admin)
+    assert not is_kept_for(other, admin)
+    assert not is_kept_for(gateway, {"metadata": {"name": "gateway-webui-admin"}})
+    owned = {**admin, "metadata": {**admin["metadata"], "ownerReferences": [{"kind": "ApiKey"}]}}
+    assert not is_kept_for(gateway, owned)
+
+
+def test_a_pod_template_is_merged_and_keeps_the_labels_that_select_it(render) -> None:
+    patch = {"metadata": {"labels": {"stoker.dev/api-gateway": "x"}}, "spec": {"nodeSelector": {"a": "b"}}}
+    template = render(podTemplate=patch)["StatefulSet"]["spec"]["template"]
+    assert template["spec"]["nodeSelector"] == {"a": "b"}
+    assert template["metadata"]["labels"]["stoker.dev/api-gateway"] == "gateway"
+    with pytest.raises(Stalled, match=r"spec\.webUI"):
+        render(podTemplate={"status": {}})
+
+
+def test_its_service_is_exposed_as_asked(make_gateway, settings) -> None:
+    ui = {"expose": {"type": "NodePort", "nodePort": 30081, "annotations": {"a": "b"}}}
+    gateway = make_gateway(webUI=ui)
+    children = build_children(gateway, gateway.spec.web_ui, settings, "")
+    (service,) = (child for child in children if child["kind"] == "Service")
+    assert service["metadata"]["name"] == "gateway-webui"
+    assert service["metadata"]["annotations"] == {"a": "b"}
+    assert service["spec"]["type"] == "NodePort"
+    port = {"name": "http", "port": 80, "protocol": "TCP", "targetPort": "http", "nodePort": 30081}
+    assert service["spec"]["ports"] == [port]
