@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ class World:
     kubernetes: FakeKubernetes
     engines: list[FakeEngine]
     pod: GatewayPod
+    current: Config = field(default_factory=Config)
+    """What a test that changes its configuration begins with."""
 
     def apply(self, config: Config) -> None:
         """Take it over: when a key that is new with it opens the gateway, nothing older is in force any more."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from stoker.api import KINDS
 from stoker.codegen import chart, engines, rbac, reference, values
 from stoker.codegen.crd import build_crd
 from stoker.codegen.yaml_text import yaml_text
+from stoker.gateway.openapi import build_document
 
 GENERATED_FOLDERS = ("crds", f"{chart.CHART}/templates/crds", "deploy", "docs/reference")
 """Nothing else lies here; a file that is no longer generated is stale."""
@@ -42,6 +44,7 @@ def generate(root: Path) -> dict[str, str]:
     files[f"{chart.CHART}/templates/_rules.tpl"] = rbac.build_partials()
     files["docs/reference/README.md"] = reference.build_index()
     files["docs/reference/chart-values.md"] = values.build_page((root / chart.CHART / "values.yaml").read_text())
+    files["docs/reference/openapi.json"] = json.dumps(build_document(), indent=1) + "\n"
     files["docs/engines.md"] = engines.build_page()
     files["deploy/namespace.yaml"] = yaml_text(_namespace(), source="operator/stoker/codegen/files.py")
     files["deploy/stoker.yaml"] = _deploy_header() + chart.render_deploy(root, files)

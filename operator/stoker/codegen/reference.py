@@ -47,6 +47,7 @@ def build_index() -> str:
     """The page that leads to the others."""
     pages = [f"- [{kind.info.kind}]({page_name(kind)}.md): {model_description(kind)}" for kind in KINDS]
     pages.append("- [Chart values](chart-values.md)")
+    pages.append("- [The gateway's API](openapi.json), as OpenAPI 3.1; every gateway serves it at `/openapi.json`")
     return "<!-- Written by `make generate`; do not edit. -->\n\n# Reference\n\n" + "\n".join(pages) + "\n"
 
 

@@ -19,6 +19,7 @@ from stoker.gateway.config import Key, Model, Table, compile_patterns, with_role
 from stoker.gateway.endpoints import ENDPOINTS, Endpoint
 from stoker.gateway.multipart import BadForm, read_form_field
 from stoker.gateway.openai_errors import ApiProblem
+from stoker.gateway.openapi import OPENAPI_PATH
 
 if TYPE_CHECKING:
     from stoker.gateway.issuers import UserTokens
@@ -35,7 +36,9 @@ CACHE_ENTRIES = 20_000
 
 MODELS_PATH = "/v1/models"
 MODEL_PREFIX = MODELS_PATH + "/"
-SERVED = ", ".join([*(f"POST {path}" for path in ENDPOINTS), f"GET {MODELS_PATH}", f"GET {MODEL_PREFIX}MODEL"])
+SERVED = ", ".join(
+    [*(f"POST {path}" for path in ENDPOINTS), f"GET {MODELS_PATH}", f"GET {MODEL_PREFIX}MODEL", f"GET {OPENAPI_PATH}"]
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -231,10 +234,12 @@ def decide_route(table: Table, key: Key, name: str, path: str) -> Decision:
 
 def decide_models(table: Table, key: Key, method: str, path: str) -> Decision:
     """The list of models, one model, or no path at all."""
-    if path != MODELS_PATH and not path.startswith(MODEL_PREFIX):
+    if path not in (MODELS_PATH, OPENAPI_PATH) and not path.startswith(MODEL_PREFIX):
         return refuse(key, errors.unknown_url(method, path, SERVED))
     if method != "GET":
         return refuse(key, errors.method_not_allowed(method, path, "GET"))
+    if path == OPENAPI_PATH:
+        return Decision("answered", cluster=ANSWER_CLUSTER, answer="openapi", key=key.name)
     if path == MODELS_PATH:
         return Decision("answered", cluster=ANSWER_CLUSTER, answer="models", key=key.name, role=token_role(key))
     # Names may hold slashes, and clients encode them or not. Only the relay sees this path, and it goes by the name below.

@@ -24,6 +24,7 @@ from stoker.gateway.config import Key, Model, Table
 from stoker.gateway.endpoints import speaks_anthropic
 from stoker.gateway.key_sets import KeySets
 from stoker.gateway.openai_errors import ApiProblem
+from stoker.gateway.openapi import build_document
 from stoker.gateway.processes import prepare_process, run_until_told
 from stoker.gateway.publish import Publisher
 from stoker.gateway.settings import Settings
@@ -60,6 +61,8 @@ class Answers:
         if answer in PROBLEMS:
             anthropic = speaks_anthropic(request.target.partition("?")[0])
             return problem(PROBLEMS[answer](name), anthropic=anthropic)
+        if answer == "openapi":
+            return as_json(build_document())
         if answer == "models" and table is not None:
             names = listed(table, request.headers.get("x-gw-key", ""), request.headers.get("x-gw-role", ""))
             return as_json({"object": "list", "data": names})
