@@ -69,6 +69,10 @@ sim: setup ## the autoscaler and its peers on request traces; writes docs/benchm
 	@uv pip install --quiet --python .venv/bin/python -r requirements-sim.txt
 	@.venv/bin/python tests/sim/run.py
 
+.PHONY: fuzz
+fuzz: setup ## ten minutes of spoiled model headers; finds go to tests/fuzz/corpus
+	@.venv/bin/python tests/fuzz/headers.py --seconds 600 --keep
+
 .PHONY: clean
 clean: ## remove clusters, the virtual environment and what tests left; the cache stays
 	@if [ -x .stoker/bin/kind ]; then .stoker/bin/kind get clusters 2>/dev/null | grep '^stoker-' | xargs -r -n 1 .stoker/bin/kind delete cluster --name; fi
