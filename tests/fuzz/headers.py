@@ -14,7 +14,6 @@ import hashlib
 import io
 import json
 import random
-import resource
 import struct
 import subprocess
 import sys
@@ -239,7 +238,9 @@ def attempt_stream(kind: str, stream: BinaryIO) -> str:
 
 
 def peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Not ru_maxrss, which a process inherits from the one that started it."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def kept() -> list[tuple[str, bytes]]:

@@ -25,7 +25,7 @@ from stoker.api.base import (
 from stoker.api.inference_engine import Arguments
 from stoker.api.inspection import FitStatus, ModelStatus
 
-Task = Literal["Chat", "Completion", "Embedding", "Rerank"]
+Task = Literal["Chat", "Completion", "Embedding", "Rerank", "Transcription", "Speech", "Image"]
 Format = Literal["Auto", "GGUF", "EXL2", "EXL3", "GPTQ", "AWQ", "FP8", "INT8", "Safetensors"]
 DataType = Literal["Float16", "BFloat16", "Float32"]
 Quantization = Literal["FP8", "INT8", "INT4"]
@@ -119,6 +119,39 @@ class Adapter(ApiModel):
     """Where its weights come from."""
 
 
+class DraftSource(ApiModel):
+    """Where the weights of a draft model come from."""
+
+    uri: Annotated[
+        str,
+        Field(min_length=8, max_length=2048, pattern=r"^[^\s]+$"),
+        Cel(
+            "self.matches('^hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$') || "
+            "self.matches('^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/.+$')",
+            "the uri of a draft model must read hf://ORG/REPO or pvc://CLAIM/PATH",
+        ),
+    ]
+    """hf://ORG/REPO, which the engine fetches itself, or pvc://CLAIM/PATH in this namespace, of a folder or a GGUF file."""
+
+
+class SpeculativeDecoding(ApiModel):
+    """Tokens are guessed cheaply and checked several at a time: the same answers, sooner, while a replica is not busy."""
+
+    cel_rules: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "(self.method == 'DraftModel') == has(self.draft)",
+            "speculativeDecoding.draft is given exactly when method is DraftModel",
+        ),
+    )
+
+    method: Literal["NGram", "DraftModel"]
+    """NGram guesses what followed the same words before, in the prompt or the answer. DraftModel asks a small model with the same vocabulary."""
+    draft: DraftSource | None = None
+    """The small model."""
+    tokens: Annotated[int, Field(ge=1, le=64)] | None = None
+    """How many tokens are guessed at a time. Default: 4."""
+
+
 class Rollout(ApiModel):
     """How replicas are replaced."""
 
@@ -171,7 +204,7 @@ class ModelDeploymentSpec(ApiModel):
     format: Format = "Auto"
     """Format of the weights. Auto: by the name of the source (.gguf, -AWQ, -GPTQ, -FP8, -exl3 …), else Safetensors."""
     task: Task = "Chat"
-    """What the model is for, and so which API paths are open: Chat, Completion, Embedding or Rerank."""
+    """What the model is for, and so which API paths are open: Chat, Completion, Embedding, Rerank, Transcription, Speech or Image."""
     context_length: Annotated[int, Field(ge=64, le=16777216)] | None = None
     """Tokens of context of one request. Default: what the model was trained with, or the largest that fits the memory; engines that would silently take a small one ask for it where the memory is not known."""
     max_concurrent_requests: Annotated[int, Field(ge=1, le=4096)] = 4
@@ -200,6 +233,8 @@ class ModelDeploymentSpec(ApiModel):
     """How reasoning is told from the answer, in the engine's own word, such as qwen3."""
     adapters: Annotated[list[Adapter], Field(max_length=32), MapKeys(("name",))] = []
     """LoRA adapters, loaded at the start."""
+    speculative_decoding: SpeculativeDecoding | None = None
+    """Guesses tokens ahead of the model. Default: as the engine does by itself."""
     args: Arguments = []
     """Arguments for this model, after the engine's. Flags that Stoker manages are refused by name."""
     env: KubernetesList | None = None

@@ -51,7 +51,8 @@ Engines with an accelerator come before those without.
 llama.cpp runs in Stoker's own tests, with every flag that is written here. For vLLM, Aphrodite and SGLang every flag is in the argument parser
 of the version below, and the tests say so; vLLM 0.32 was also started by hand on a CPU with the generated command and environment, answered
 under both its names, and the agent read its series. Ollama, TabbyAPI, LocalAI, text-generation-webui and LM Studio are written from their sources and
-documentation, and the agent is tested against fakes of them: try yours before you depend on it.
+documentation, and the agent is tested against fakes of them: try yours before you depend on it. So are the tasks Transcription and Image,
+and speculative decoding on all but llama.cpp.
 """
 
 READING = """\

@@ -18,8 +18,10 @@ from stoker.api.names import (
 from stoker.api.resolved import OperatorSettings, ResolvedModelDeployment
 from stoker.desired.engine_request import (
     ADAPTERS_DIRECTORY,
+    DRAFT_DIRECTORY,
     adapter_claims,
     container_resources,
+    draft_claim,
     engine_request,
     engine_row,
 )
@@ -222,6 +224,8 @@ def _engine_mounts(resolved: ResolvedModelDeployment, launch: Launch) -> list[Ob
         mount(f"adapter-{number}", f"{ADAPTERS_DIRECTORY}/{number}", readOnly=True)
         for number in adapter_claims(resolved)
     ]
+    if draft_claim(resolved):
+        mounts.append(mount("draft", DRAFT_DIRECTORY, readOnly=True))
     return mounts
 
 
@@ -255,6 +259,10 @@ def _volumes(resolved: ResolvedModelDeployment, launch: Launch) -> list[Object]:
         {"name": f"adapter-{number}", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
         for number, claim in adapter_claims(resolved).items()
     ]
+    if draft_claim(resolved):
+        volumes.append(
+            {"name": "draft", "persistentVolumeClaim": {"claimName": draft_claim(resolved), "readOnly": True}}
+        )
     return volumes
 
 

@@ -10,15 +10,16 @@ from stoker.desired.merge import merge
 from stoker.desired.objects import Object
 from stoker.engines import Engine, EngineRequest, engine_of
 from stoker.engines.accelerators import device_resource
-from stoker.engines.base import MODELS_DIRECTORY, AdapterPath
+from stoker.engines.base import MODELS_DIRECTORY, AdapterPath, Speculation
 from stoker.engines.memory import build_fit_request
 from stoker.errors import Stalled
 from stoker.models.fit import FitRequest
 from stoker.models.formats import detect_format
 from stoker.models.quantity import parse_quantity
-from stoker.models.source import parse_adapter
+from stoker.models.source import parse_adapter, parse_draft
 
 ADAPTERS_DIRECTORY = "/adapters"
+DRAFT_DIRECTORY = "/draft"
 
 
 def engine_request(resolved: ResolvedModelDeployment) -> EngineRequest:
@@ -52,6 +53,7 @@ def engine_request(resolved: ResolvedModelDeployment) -> EngineRequest:
         tool_call_parser=deployment.spec.tool_call_parser,
         reasoning_parser=deployment.spec.reasoning_parser,
         adapters=_adapter_paths(resolved),
+        speculation=_speculation(resolved),
         own_image=engine.spec.image is not None,
         custom_command=tuple(engine.spec.custom.command) if engine.spec.custom else (),
         engine_name=engine.metadata.name,
@@ -111,6 +113,21 @@ def _adapter_paths(resolved: ResolvedModelDeployment) -> tuple[AdapterPath, ...]
         path = source.reference or f"{ADAPTERS_DIRECTORY}/{number}/{source.path}"
         paths.append(AdapterPath(adapter.name, path))
     return tuple(paths)
+
+
+def _speculation(resolved: ResolvedModelDeployment) -> Speculation | None:
+    wanted = resolved.deployment.spec.speculative_decoding
+    if wanted is None or wanted.draft is None:
+        return Speculation(tokens=wanted.tokens) if wanted else None
+    source = parse_draft(wanted.draft.uri)
+    path = "/".join(part for part in (DRAFT_DIRECTORY, source.path, *source.files[:1]) if part)
+    return Speculation(source.reference or path, wanted.tokens)
+
+
+def draft_claim(resolved: ResolvedModelDeployment) -> str:
+    """Claim with the draft model; empty when there is none."""
+    wanted = resolved.deployment.spec.speculative_decoding
+    return parse_draft(wanted.draft.uri).claim if wanted and wanted.draft else ""
 
 
 def adapter_claims(resolved: ResolvedModelDeployment) -> dict[int, str]:

@@ -21,7 +21,7 @@ from stoker.desired.engine_pod import (
     config_key,
     uses_claim_cache,
 )
-from stoker.desired.engine_request import adapter_claims, engine_request
+from stoker.desired.engine_request import adapter_claims, draft_claim, engine_request
 from stoker.desired.fit import known_model, resolve_fit
 from stoker.desired.node_memory import find_memory
 from stoker.desired.objects import NAMESPACE_NAME_LABEL, Object, child, operator_peer, selector_labels
@@ -119,6 +119,10 @@ def referenced_objects(resolved: ResolvedModelDeployment) -> tuple[Reference, ..
     references += [
         Reference("PersistentVolumeClaim", claim, "", "spec.adapters") for claim in adapter_claims(resolved).values()
     ]
+    if draft_claim(resolved):
+        references.append(
+            Reference("PersistentVolumeClaim", draft_claim(resolved), "", "spec.speculativeDecoding.draft.uri")
+        )
     engine = f"spec.env of InferenceEngine {resolved.engine.metadata.name}"
     references += _env_references(resolved.engine.spec.env, engine)
     references += _env_references(spec.env, "spec.env")

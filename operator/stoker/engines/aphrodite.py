@@ -48,7 +48,7 @@ APHRODITE = Engine(
         "EXL2": "only ExLlamaV3's format is left; convert the model to EXL3",
     },
     shapes=frozenset({"File", "Folder", "Repository"}),
-    tasks=frozenset({"Chat", "Completion", "Embedding", "Rerank"}),
+    tasks=frozenset({"Chat", "Completion", "Embedding", "Rerank", "Transcription"}),
     build=_build,
     managed=managed_flags("APHRODITE", frozenset({"--gpu-memory-utilization", "-gmu"})),
     refused={},

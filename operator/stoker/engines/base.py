@@ -32,6 +32,7 @@ FieldName = Literal[
     "toolCallParser",
     "reasoningParser",
     "adapters",
+    "speculativeDecoding",
 ]
 """Fields of a ModelDeployment that an engine renders or refuses with its reason."""
 
@@ -42,6 +43,19 @@ class AdapterPath:
 
     name: str
     path: str
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """Tokens guessed ahead; the draft is a path, or a repository that the engine fetches itself, and empty for n-grams."""
+
+    draft: str = ""
+    tokens: int | None = None
+
+    @property
+    def count(self) -> int:
+        """Tokens at a time."""
+        return self.tokens or 4
 
 
 @dataclass(frozen=True)
@@ -81,6 +95,7 @@ class EngineRequest:
     tool_call_parser: str | None = None
     reasoning_parser: str | None = None
     adapters: tuple[AdapterPath, ...] = ()
+    speculation: Speculation | None = None
     own_image: bool = False
     """The InferenceEngine names an image, which may be able to do more, or less, than the pinned one."""
     custom_command: tuple[str, ...] = ()
@@ -105,7 +120,9 @@ class EngineRequest:
     @property
     def fetches_from_hub(self) -> bool:
         """Whether the engine needs Hugging Face at its start."""
-        return self.shape == "Repository" or any(not adapter.path.startswith("/") for adapter in self.adapters)
+        draft = self.speculation.draft if self.speculation else ""
+        beside = [*(adapter.path for adapter in self.adapters), *([draft] if draft else [])]
+        return self.shape == "Repository" or any(not path.startswith("/") for path in beside)
 
     def is_set(self, name: FieldName) -> bool:
         """Whether the user set a field."""
@@ -122,6 +139,7 @@ class EngineRequest:
             "toolCallParser": self.tool_call_parser,
             "reasoningParser": self.reasoning_parser,
             "adapters": self.adapters,
+            "speculativeDecoding": self.speculation,
         }
         return values[name] not in (None, ())
 

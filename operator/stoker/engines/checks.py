@@ -22,6 +22,7 @@ FIELDS: tuple[FieldName, ...] = (
     "toolCallParser",
     "reasoningParser",
     "adapters",
+    "speculativeDecoding",
 )
 
 _CUSTOM = "an engine of type Custom"

@@ -51,7 +51,7 @@ CUSTOM = Engine(
     vendors=frozenset({"NVIDIA", "AMD", "Intel", "None"}),
     formats=on_any_device("GGUF", "EXL2", "EXL3", "GPTQ", "AWQ", "FP8", "INT8", "Safetensors"),
     shapes=frozenset({"File", "Folder", "Repository"}),
-    tasks=frozenset({"Chat", "Completion", "Embedding", "Rerank"}),
+    tasks=frozenset({"Chat", "Completion", "Embedding", "Rerank", "Transcription", "Speech", "Image"}),
     build=lambda request: _build(request, 8080),
     managed=(
         ManagedFlags(
@@ -73,6 +73,7 @@ CUSTOM = Engine(
         "kvCacheType": f"Stoker does not know its flag: {_ARGS}",
         "toolCallParser": f"Stoker does not know its flag: {_ARGS}",
         "reasoningParser": f"Stoker does not know its flag: {_ARGS}",
+        "speculativeDecoding": f"Stoker does not know its flag: {_ARGS}",
         "adapters": f"Stoker does not know its flag: {_ARGS}",
     },
     ready=Readiness("/health"),

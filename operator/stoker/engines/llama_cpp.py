@@ -18,9 +18,11 @@ from stoker.engines.base import (
     ManagedFlags,
     Metrics,
     Readiness,
+    Speculation,
     from_capability,
     when_set,
 )
+from stoker.errors import Stalled
 
 BUILD = "b11434"
 _REPOSITORY = "ghcr.io/ggml-org/llama.cpp"
@@ -67,12 +69,38 @@ def _build_command(request: EngineRequest) -> tuple[str, ...]:
         command += ["--reasoning-format", request.reasoning_parser]
     if request.chat_template_path:
         command += ["--jinja", "--chat-template-file", request.chat_template_path]
+    if request.speculation:
+        command += _speculation(request.speculation)
     # Every open connection holds a thread, waiting requests too: probes and metrics must not queue behind them.
     command += ["--threads-http", str(max(64, 4 * request.slots + 16))]
     # On SIGTERM it lingers until the next ping: 30 s by default, as long as many grace periods.
     command += ["--sse-ping-interval", "1"]
     command += ["--metrics", "--no-slots", "--no-ui"]
     return tuple(command)
+
+
+def _speculation(speculation: Speculation) -> list[str]:
+    if not speculation.draft:
+        return ["--spec-type", "ngram-simple", "--spec-ngram-simple-size-m", str(speculation.count)]
+    return [
+        "--spec-type",
+        "draft-simple",
+        "--spec-draft-model",
+        speculation.draft,
+        "--spec-draft-n-max",
+        str(speculation.count),
+    ]
+
+
+def _check(request: EngineRequest) -> None:
+    """A draft is a file beside the model; it fetches none here."""
+    draft = request.speculation.draft if request.speculation else ""
+    if draft and not (draft.startswith("/") and draft.lower().endswith(".gguf")):
+        raise Stalled(
+            "UnsupportedField",
+            f"llama.cpp needs a GGUF file as the draft of ModelDeployment {request.deployment_name}: set "
+            "spec.speculativeDecoding.draft.uri to pvc://CLAIM/FILE.gguf, or use VLLM or SGLang",
+        )
 
 
 def _context(request: EngineRequest) -> tuple[str, ...]:
@@ -191,6 +219,24 @@ _MANAGED = (
         when=when_set("reasoningParser"),
     ),
     ManagedFlags(
+        frozenset(
+            {
+                "--spec-type",
+                "--spec-draft-model",
+                "-md",
+                "--model-draft",
+                "--spec-draft-n-max",
+                "--draft",
+                "--draft-n",
+                "--draft-max",
+            }
+            | {"--spec-ngram-simple-size-m", "--spec-draft-hf", "-hfd", "--hf-repo-draft", "--spec-default"}
+        ),
+        "spec.speculativeDecoding decides it; remove the field to use your own flags",
+        frozenset({"LLAMA_ARG_SPEC_TYPE", "LLAMA_ARG_SPEC_DRAFT_MODEL", "LLAMA_ARG_SPEC_DRAFT_N_MAX"}),
+        when=when_set("speculativeDecoding"),
+    ),
+    ManagedFlags(
         frozenset({"-ngl", "--gpu-layers", "--n-gpu-layers"}),
         "this model runs without a GPU; set spec.gpus of the ModelDeployment and accelerator.vendor of the engine",
         frozenset({"LLAMA_ARG_N_GPU_LAYERS"}),
@@ -224,6 +270,7 @@ LLAMA_CPP = Engine(
         "toolCallParser": AUTOMATIC_TOOLS,
         "adapters": "it applies an adapter to every request, and cannot serve it under a name of its own",
     },
+    check=_check,
     kv_cache_types=KV_CACHE_TYPES,
     reasoning_parsers=frozenset({"none", "deepseek", "deepseek-legacy"}),
     ready=Readiness("/health"),

@@ -93,6 +93,7 @@ LM_STUDIO = Engine(
         "toolCallParser": AUTOMATIC_TOOLS,
         "reasoningParser": "it finds out by itself",
         "adapters": "it has no adapters",
+        "speculativeDecoding": "its command line has no setting for it",
     },
     needs_context_length="without it, it takes a length of its own and cuts longer prompts",
     ready=Readiness("/api/v0/models/{name}", key="state", equals=("loaded",)),

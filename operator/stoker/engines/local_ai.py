@@ -7,7 +7,7 @@ no backend: it is fetched at the start, from the gallery that LOCALAI_BACKEND_GA
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from stoker.api.model_deployment import DataType, KVCacheType, Quantization
@@ -16,6 +16,7 @@ from stoker.engines.base import (
     MODELS_DIRECTORY,
     Engine,
     EngineRequest,
+    FieldName,
     Image,
     Launch,
     ManagedFlags,
@@ -25,6 +26,7 @@ from stoker.engines.base import (
     hub_env,
 )
 from stoker.engines.llama_cpp import AUTOMATIC_TOOLS
+from stoker.engines.vllm import speculative_config
 from stoker.errors import Stalled
 
 VERSION = "4.9.0"
@@ -42,9 +44,9 @@ _VLLM_CACHE_TYPES: Mapping[KVCacheType, str] = {
 
 
 def _build(request: EngineRequest) -> Launch:
-    backend = "llama-cpp" if request.format == "GGUF" else "vllm"
+    backend = _backend(request)
     model: dict[str, Any] = {"name": request.served_name, "backend": backend}
-    model |= _llama_fields(request) if backend == "llama-cpp" else _vllm_fields(request)
+    model |= _FIELDS[backend](request)
     if request.task == "Embedding":
         model["embeddings"] = True
     if request.task == "Rerank":
@@ -79,6 +81,12 @@ def _build(request: EngineRequest) -> Launch:
     return Launch(("/entrypoint.sh",), env, files, ("/backends", "/data", "/configuration"))
 
 
+def _backend(request: EngineRequest) -> str:
+    if request.task in _OTHER_BACKENDS:
+        return _OTHER_BACKENDS[request.task]
+    return "llama-cpp" if request.format == "GGUF" else "vllm"
+
+
 def _llama_fields(request: EngineRequest) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "parameters": {"model": request.model_path.removeprefix(f"{MODELS_DIRECTORY}/")},
@@ -106,6 +114,8 @@ def _vllm_fields(request: EngineRequest) -> dict[str, Any]:
         arguments["pipeline_parallel_size"] = request.pipeline_parallel_size
     if request.revision:
         arguments["revision"] = request.revision
+    if request.speculation:
+        arguments["speculative_config"] = speculative_config(request.speculation)
     tensor = request.tensor_parallel_size or max(1, request.gpus // (request.pipeline_parallel_size or 1))
     fields: dict[str, Any] = {
         "parameters": {"model": request.model},
@@ -123,11 +133,61 @@ def _vllm_fields(request: EngineRequest) -> dict[str, Any]:
     return {**fields, "engine_args": arguments}
 
 
+def _image_fields(request: EngineRequest) -> dict[str, Any]:
+    return {
+        "parameters": {"model": request.model},
+        "f16": request.gpus > 0,
+        # The class of the pipeline stands in the model's own index.
+        "diffusers": {"cuda": request.gpus > 0, "pipeline_type": "DiffusionPipeline"},
+    }
+
+
+def _whisper_fields(request: EngineRequest) -> dict[str, Any]:
+    return {"parameters": {"model": request.model}, "f16": request.gpus > 0}
+
+
+_OTHER_BACKENDS = {"Image": "diffusers", "Transcription": "faster-whisper"}
+_FIELDS: Mapping[str, Callable[[EngineRequest], dict[str, Any]]] = {
+    "llama-cpp": _llama_fields,
+    "vllm": _vllm_fields,
+    "diffusers": _image_fields,
+    "faster-whisper": _whisper_fields,
+}
+_OF_TEXT: tuple[FieldName, ...] = (
+    "contextLength",
+    "tensorParallelSize",
+    "pipelineParallelSize",
+    "gpuMemoryUtilizationPercent",
+)
+_OF_WEIGHTS: tuple[FieldName, ...] = ("dtype", "quantization", "kvCacheType", "speculativeDecoding")
+
+
 def _check(request: EngineRequest) -> None:
     """Each backend takes its own part of the fields and of the sources."""
     model = f"ModelDeployment {request.deployment_name}"
+    if request.task in _OTHER_BACKENDS:
+        for name in (*_OF_TEXT, *_OF_WEIGHTS):
+            if request.is_set(name):
+                raise Stalled(
+                    "UnsupportedField",
+                    f"LocalAI serves task {request.task} of {model} by {_OTHER_BACKENDS[request.task]}, which cannot do spec.{name}: "
+                    "remove the field",
+                )
+        if request.format == "GGUF":
+            raise Stalled(
+                "UnsupportedSource",
+                f"LocalAI serves task {request.task} of {model} by {_OTHER_BACKENDS[request.task]}, which needs a folder or a "
+                "repository as the source, not one GGUF file",
+            )
+        return
     if request.format == "GGUF":
-        for name in ("tensorParallelSize", "pipelineParallelSize", "gpuMemoryUtilizationPercent", "dtype"):
+        for name in (
+            "tensorParallelSize",
+            "pipelineParallelSize",
+            "gpuMemoryUtilizationPercent",
+            "dtype",
+            "speculativeDecoding",
+        ):
             if request.is_set(name):
                 raise Stalled(
                     "UnsupportedField",
@@ -206,9 +266,9 @@ LOCAL_AI = Engine(
         **from_capability("5.0", "GGUF"),
         **from_capability("7.5", "GPTQ", "AWQ", "FP8", "INT8", "Safetensors"),
     },
-    format_notes={"GGUF": "by llama.cpp; all others by vLLM"},
+    format_notes={"GGUF": "by llama.cpp; all others by vLLM, images by diffusers, transcriptions by faster-whisper"},
     shapes=frozenset({"File", "Folder", "Repository"}),
-    tasks=frozenset({"Chat", "Completion", "Embedding", "Rerank"}),
+    tasks=frozenset({"Chat", "Completion", "Embedding", "Rerank", "Transcription", "Image"}),
     build=_build,
     managed=_MANAGED,
     refused={

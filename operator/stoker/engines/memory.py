@@ -24,7 +24,17 @@ _SPLITTING = frozenset(
         "-ot",
         "--override-tensor",
     }
-    | {"-nkvo", "--no-kv-offload", "--swa-full", "-md", "--model-draft", "--mmproj", "-mm", "--cpu-offload-gb"}
+    | {
+        "-nkvo",
+        "--no-kv-offload",
+        "--swa-full",
+        "-md",
+        "--model-draft",
+        "--mmproj",
+        "-mm",
+        "--cpu-offload-gb",
+        "--spec-draft-model",
+    }
 )
 
 
@@ -47,7 +57,8 @@ def build_fit_request(engine: Engine, request: EngineRequest, device_memory: Dec
     memory = (request.memory_limit or device_memory) if devices == 0 else device_memory and device_memory * devices
     options = _options(engine.command(request)) if engine.takes_args else {}
     kind = _kind(engine, request)
-    if kind not in PROFILES or _SPLITTING & set(_options(request.args)):
+    beside = request.task in ("Transcription", "Speech", "Image") or (request.speculation and request.speculation.draft)
+    if kind not in PROFILES or beside or _SPLITTING & set(_options(request.args)):
         memory = None
     stated = _positive(options, "--ctx-size", "-c", "--max-model-len", "--context-length", "--max-seq-len")
     return FitRequest(

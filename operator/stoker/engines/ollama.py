@@ -152,6 +152,7 @@ OLLAMA = Engine(
         "chatTemplate": "its templates are Go templates, not Jinja",
         "toolCallParser": AUTOMATIC_TOOLS,
         "reasoningParser": "it knows the models of its library, and takes no parser's name",
+        "speculativeDecoding": "it has no setting for it",
         "adapters": "it bakes an adapter into a model, and cannot serve both",
     },
     check=_check,

@@ -17,6 +17,7 @@ from stoker.engines.base import (
     ManagedFlags,
     Metrics,
     Readiness,
+    Speculation,
     from_capability,
     hub_env,
     names,
@@ -53,11 +54,22 @@ def _build(request: EngineRequest) -> Launch:
         prefix = f"{request.served_name}:"
         paths = [f"{adapter.name.removeprefix(prefix)}={adapter.path}" for adapter in request.adapters]
         command += ["--enable-lora", "--lora-paths", *paths]
+    if request.speculation:
+        command += _speculation(request.speculation)
     # Without this /health makes a token at every probe.
     env = {"SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "false", **hub_env(request)}
     if request.vendor == "None":
         env["SGLANG_USE_CPU_ENGINE"] = "1"
     return Launch(tuple(command), env)
+
+
+def _speculation(speculation: Speculation) -> list[str]:
+    if not speculation.draft:
+        return ["--speculative-algorithm", "NGRAM", "--speculative-num-draft-tokens", str(speculation.count)]
+    # A chain of guesses, and the token that the model itself adds.
+    chain = ["--speculative-num-steps", str(speculation.count), "--speculative-eagle-topk", "1"]
+    chain += ["--speculative-num-draft-tokens", str(speculation.count + 1)]
+    return ["--speculative-algorithm", "STANDALONE", "--speculative-draft-model-path", speculation.draft, *chain]
 
 
 def _devices(request: EngineRequest) -> list[str]:
@@ -180,6 +192,19 @@ _MANAGED = (
         "spec.adapters decides it; remove the field to use your own flags",
         when=when_set("adapters"),
     ),
+    ManagedFlags(
+        frozenset(
+            {
+                "--speculative-algorithm",
+                "--speculative-draft-model-path",
+                "--speculative-draft-model",
+                "--speculative-num-steps",
+            }
+            | {"--speculative-eagle-topk", "--speculative-num-draft-tokens"}
+        ),
+        "spec.speculativeDecoding decides it; remove the field to use your own flags",
+        when=when_set("speculativeDecoding"),
+    ),
 )
 
 SGLANG = Engine(
@@ -197,7 +222,7 @@ SGLANG = Engine(
     vendors=frozenset({"NVIDIA", "AMD", "Intel", "None"}),
     formats=from_capability("7.5", "GGUF", "GPTQ", "AWQ", "FP8", "INT8", "Safetensors"),
     shapes=frozenset({"File", "Folder", "Repository"}),
-    tasks=frozenset({"Chat", "Completion", "Embedding"}),
+    tasks=frozenset({"Chat", "Completion", "Embedding", "Transcription"}),
     build=_build,
     managed=_MANAGED,
     refused={},

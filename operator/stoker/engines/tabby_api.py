@@ -21,6 +21,7 @@ from stoker.engines.base import (
     from_capability,
     when_set,
 )
+from stoker.errors import Stalled
 
 _CONFIG = "/app/config.yml"
 _TEMPLATE_NAME = "stoker"
@@ -52,14 +53,35 @@ def _build(request: EngineRequest) -> Launch:
         model["prompt_template"] = _TEMPLATE_NAME
     if request.tool_call_parser:
         model["tool_format"] = request.tool_call_parser
+    draft: dict[str, Any] = {}
+    if request.speculation:
+        place, _, named = request.speculation.draft.rpartition("/")
+        draft = (
+            {"draft_mode": "model", "draft_model_dir": place, "draft_model_name": named}
+            if named
+            else {"draft_mode": "ngram"}
+        )
     config: dict[str, dict[str, Any]] = {
         # Who may call is decided by the gateway. A busy port would make it listen on the next one, but nobody else is here.
         "network": {"host": "0.0.0.0", "port": 8080, "disable_auth": True, "api_servers": ["OAI"]},  # noqa: S104
         "logging": {"log_prompt": False, "log_generation_params": False, "log_requests": False},
         "model": model,
+        **({"draft_model": draft} if draft else {}),
     }
     text = "# Written by Stoker.\n" + _yaml(config)
     return Launch(("python3", "main.py"), {"USER": "stoker"}, {_CONFIG: text}, ("/app/logs",))
+
+
+def _check(request: EngineRequest) -> None:
+    """It chooses how many tokens it guesses, and fetches nothing itself."""
+    speculation = request.speculation
+    if speculation and (speculation.tokens or (speculation.draft and not speculation.draft.startswith("/"))):
+        wrong = "tokens" if speculation.tokens else "draft.uri with hf://"
+        raise Stalled(
+            "UnsupportedField",
+            f"TabbyAPI cannot do spec.speculativeDecoding.{wrong} of ModelDeployment {request.deployment_name}: remove tokens, take "
+            "the draft from pvc://, or use VLLM or SGLang",
+        )
 
 
 def _yaml(sections: dict[str, dict[str, Any]]) -> str:
@@ -113,6 +135,14 @@ _MANAGED = (
         when=when_set("chatTemplate"),
     ),
     ManagedFlags(
+        frozenset({"--draft-mode", "--draft-model-dir", "--draft-model-name"}),
+        "spec.speculativeDecoding decides it; remove the field to use your own flags",
+        frozenset(
+            {"TABBY_DRAFT_MODEL_DRAFT_MODE", "TABBY_DRAFT_MODEL_DRAFT_MODEL_DIR", "TABBY_DRAFT_MODEL_DRAFT_MODEL_NAME"}
+        ),
+        when=when_set("speculativeDecoding"),
+    ),
+    ManagedFlags(
         frozenset({"--tool-format"}),
         "spec.toolCallParser decides it; remove the field to use your own flag",
         frozenset({"TABBY_MODEL_TOOL_FORMAT"}),
@@ -147,6 +177,7 @@ TABBY_API = Engine(
         "reasoningParser": "it has one way only, switched on by the variable TABBY_MODEL_REASONING=true in spec.env",
         "adapters": "its LoRA loading is not wired to ExLlamaV3",
     },
+    check=_check,
     kv_cache_types=_KV_CACHE_TYPES,
     tool_call_parsers=frozenset(
         {"qwen3_coder", "qwen3_5", "glm4_5", "minimax_m2", "mistral", "mistral_old", "gemma4", "deepseek_v4", "hy3"}

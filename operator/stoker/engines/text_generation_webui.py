@@ -184,6 +184,7 @@ TEXT_GENERATION_WEBUI = Engine(
         "dtype": "its loaders choose it",
         "toolCallParser": AUTOMATIC_TOOLS,
         "reasoningParser": "it finds out by itself",
+        "speculativeDecoding": "its drafts must lie in the folder of the model, where Stoker writes nothing; spec.args can name one",
         "adapters": "it applies adapters to every request, and cannot serve them under names of their own",
     },
     check=_check,

@@ -6,7 +6,9 @@ or refused here is in the argument parser of the pinned version. Aphrodite, a fo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from typing import Any
 
 from stoker.api.model_deployment import DataType, KVCacheType, Quantization
 from stoker.engines.base import (
@@ -17,6 +19,7 @@ from stoker.engines.base import (
     ManagedFlags,
     Metrics,
     Readiness,
+    Speculation,
     from_capability,
     hub_env,
     names,
@@ -51,9 +54,18 @@ def build_command(request: EngineRequest, program: tuple[str, ...]) -> tuple[str
     if request.adapters:
         modules = [f"{adapter.name}={adapter.path}" for adapter in request.adapters]
         command += ["--enable-lora", "--max-loras", str(len(modules)), "--lora-modules", *modules]
+    if request.speculation:
+        command += ["--speculative-config", json.dumps(speculative_config(request.speculation))]
     # By default running requests are aborted at once.
     command += ["--shutdown-timeout", str(_SHUTDOWN_SECONDS)]
     return tuple(command)
+
+
+def speculative_config(speculation: Speculation) -> dict[str, Any]:
+    """A draft's own kind (a small model, EAGLE heads) is read from its configuration."""
+    if speculation.draft:
+        return {"model": speculation.draft, "num_speculative_tokens": speculation.count}
+    return {"method": "ngram", "num_speculative_tokens": speculation.count, "prompt_lookup_max": 4}
 
 
 def _devices(request: EngineRequest) -> list[str]:
@@ -192,6 +204,11 @@ def managed_flags(prefix: str, memory_flags: frozenset[str]) -> tuple[ManagedFla
             "spec.adapters decides it; remove the field to use your own flags",
             when=when_set("adapters"),
         ),
+        ManagedFlags(
+            frozenset({"--speculative-config", "--spec-method", "--spec-model", "--spec-tokens"}),
+            "spec.speculativeDecoding decides it; remove the field to use your own flags",
+            when=when_set("speculativeDecoding"),
+        ),
     )
 
 
@@ -249,7 +266,7 @@ VLLM = Engine(
         "FP8": "below 8.9 the weights are stored in FP8 but computed in 16 bits",
     },
     shapes=frozenset({"File", "Folder", "Repository"}),
-    tasks=frozenset({"Chat", "Completion", "Embedding", "Rerank"}),
+    tasks=frozenset({"Chat", "Completion", "Embedding", "Rerank", "Transcription"}),
     build=_build,
     managed=managed_flags("VLLM", frozenset({"--gpu-memory-utilization", "--device-memory-utilization"})),
     refused={},

@@ -60,6 +60,16 @@ def parse_adapter(uri: str) -> ParsedSource:
     raise Stalled("InvalidSource", f"the uri of an adapter, {uri}, must read hf://ORG/REPO or pvc://CLAIM/FOLDER")
 
 
+def parse_draft(uri: str) -> ParsedSource:
+    """The source of a draft model: a repository on Hugging Face, or a folder or GGUF file of a claim."""
+    scheme, _, rest = uri.partition("://")
+    if scheme == "hf" and _REPOSITORY.fullmatch(rest):
+        return ParsedSource(scheme="hf", uri=uri, files=(), digest="", shape="Repository", reference=rest)
+    if scheme == "pvc":
+        return _parse_claim(uri, rest)
+    raise Stalled("InvalidSource", f"the uri of a draft model, {uri}, must read hf://ORG/REPO or pvc://CLAIM/PATH")
+
+
 def file_urls(source: ParsedSource) -> tuple[str, ...]:
     """One URL for each file of a downloaded source, in the order of ``files``; the query string is kept for all."""
     url = urlsplit(source.uri)

@@ -19,7 +19,10 @@ def test_a_field_shows_type_bounds_and_default() -> None:
     page = reference.build_page(ModelDeployment)
     assert "| `replicas` | integer (0 to 1000) | `1` |" in page
     assert "| `engineRef.name` | string (at most 253 characters) | **required** |" in page
-    assert '| `task` | `Chat` / `Completion` / `Embedding` / `Rerank` | `"Chat"` |' in page
+    assert (
+        '| `task` | `Chat` / `Completion` / `Embedding` / `Rerank` / `Transcription` / `Speech` / `Image` | `"Chat"` |'
+        in page
+    )
 
 
 def test_items_of_lists_and_quantities_are_shown() -> None:

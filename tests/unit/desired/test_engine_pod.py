@@ -7,6 +7,7 @@ import pytest
 from stoker.api.resolved import OperatorSettings
 from stoker.desired.engine_pod import build_pod_template
 from stoker.desired.engine_request import model_path
+from stoker.desired.model_deployment import referenced_objects
 
 RESTRICTED = {
     "allowPrivilegeEscalation": False,
@@ -324,6 +325,16 @@ def test_an_engine_that_fetches_for_itself_gets_the_token_and_may_write_to_the_c
     assert "readOnly" not in mount(spec, "/models")
     assert volume(spec, "models") == {"name": "models", "emptyDir": {}}
     assert mount(pod(), "/models")["readOnly"] is True
+
+
+def test_a_draft_model_on_a_claim_is_mounted_beside_the_model(make_model, make_engine, resolve, settings) -> None:
+    draft = {"method": "DraftModel", "draft": {"uri": "pvc://small/a/s.gguf"}}
+    resolved = resolve(make_model(speculativeDecoding=draft), make_engine())
+    spec = build_pod_template(resolved, settings)["spec"]
+    assert mount(spec, "/draft") == {"name": "draft", "mountPath": "/draft", "readOnly": True}
+    assert volume(spec, "draft")["persistentVolumeClaim"] == {"claimName": "small", "readOnly": True}
+    assert "--spec-draft-model /draft/a/s.gguf" in " ".join(container(spec, "engine")["args"])
+    assert ("PersistentVolumeClaim", "small") in {(r.kind, r.name) for r in referenced_objects(resolved)}
 
 
 def test_configuration_files_are_mounted_one_by_one_and_a_change_replaces_the_pods(

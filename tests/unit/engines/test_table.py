@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
@@ -11,9 +12,9 @@ from typing import Any, get_args
 import pytest
 
 from stoker.api.inference_engine import EngineType, InferenceEngineSpec
-from stoker.api.model_deployment import KVCacheType, Quantization
+from stoker.api.model_deployment import KVCacheType, Quantization, Task
 from stoker.engines import ENGINES, Engine, EngineRequest, check_request, engine_of
-from stoker.engines.base import AdapterPath, FieldName
+from stoker.engines.base import AdapterPath, FieldName, Speculation
 from stoker.engines.checks import FIELDS
 from stoker.errors import Stalled
 
@@ -38,6 +39,7 @@ VALUES: dict[FieldName, dict[str, Any]] = {
     "toolCallParser": {"tool_call_parser": "qwen3_coder"},
     "reasoningParser": {"reasoning_parser": "qwen3"},
     "adapters": {"adapters": (AdapterPath("m:legal", "/adapters/0/legal"),)},
+    "speculativeDecoding": {"speculation": Speculation()},
 }
 SHAPES: dict[str, dict[str, Any]] = {
     "File": {"model_path": "/models/d/m.gguf"},
@@ -85,6 +87,7 @@ def with_field(engine: Engine, name: FieldName) -> EngineRequest:
         "pipelineParallelSize",
         "gpuMemoryUtilizationPercent",
         "dtype",
+        "speculativeDecoding",
     ):
         values |= {"format": "Safetensors", "shape": "Folder", **SHAPES["Folder"]}
     if values.get("format") == "Safetensors":
@@ -103,7 +106,15 @@ def requests_of(engine: Engine) -> Iterator[EngineRequest]:
         if name not in engine.refused:
             yield with_field(engine, name)
     for task in engine.tasks:
-        yield base_request(engine, task=task)
+        other = (
+            {"format": "Safetensors", "shape": "Folder", **SHAPES["Folder"]}
+            if task in ("Image", "Transcription")
+            else {}
+        )
+        yield base_request(engine, task=task, **other)
+    if "speculativeDecoding" not in engine.refused and engine.type != "LocalAI":
+        draft = "/draft/small.gguf" if engine.type == "LlamaCpp" else "/draft/small"
+        yield base_request(engine, speculation=Speculation(draft, None if engine.type == "TabbyAPI" else 6))
     for kind in engine.kv_cache_types:
         if engine.type != "LocalAI" or kind != "FP8":
             yield base_request(engine, kv_cache_type=kind)
@@ -153,6 +164,7 @@ def test_every_field_is_rendered_or_refused_with_its_reason(engine: Engine, name
         "toolCallParser": {"tool_call_parser": None},
         "reasoningParser": {"reasoning_parser": None},
         "adapters": {"adapters": ()},
+        "speculativeDecoding": {"speculation": None},
     }
     if (engine.type, name) in {("TabbyAPI", "aliases"), ("TextGenerationWebUI", "aliases"), ("SGLang", "aliases")}:
         # These answer to any name; the gateway knows the aliases.
@@ -287,3 +299,62 @@ def test_the_api_refuses_the_accelerators_that_the_table_does_not_have() -> None
     without_image = {engine.type for engine in ENGINES.values() if not engine.images}
     assert only_nvidia == {"TabbyAPI"}
     assert without_image == {"TextGenerationWebUI", "Custom"}
+
+
+def test_speculation_is_said_in_each_engines_own_words() -> None:
+    ngram, small = Speculation(tokens=5), Speculation("/draft/small", 5)
+    vllm, sglang, llama, tabby = (ENGINES[kind] for kind in ("VLLM", "SGLang", "LlamaCpp", "TabbyAPI"))  # type: ignore[index]
+
+    def words(engine: Engine, speculation: Speculation) -> str:
+        return " ".join(engine.command(base_request(engine, speculation=speculation)))
+
+    assert '{"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_max": 4}' in words(vllm, ngram)
+    assert '{"model": "/draft/small", "num_speculative_tokens": 5}' in words(vllm, small)
+    assert "--speculative-algorithm NGRAM --speculative-num-draft-tokens 5" in words(sglang, ngram)
+    assert "--speculative-draft-model-path /draft/small --speculative-num-steps 5 --speculative-eagle-topk 1 " in words(
+        sglang, small
+    )
+    assert "--spec-type ngram-simple --spec-ngram-simple-size-m 5" in words(llama, ngram)
+    assert "--spec-draft-model /draft/s.gguf --spec-draft-n-max 4" in words(llama, Speculation("/draft/s.gguf"))
+    (config,) = tabby.launch(base_request(tabby, speculation=Speculation("/draft/small"))).files.values()
+    assert 'draft_model:\n  draft_mode: "model"\n  draft_model_dir: "/draft"\n  draft_model_name: "small"\n' in config
+
+
+@pytest.mark.parametrize(
+    ("kind", "speculation", "told"),
+    [
+        ("LlamaCpp", Speculation("org/small"), "needs a GGUF file as the draft"),
+        ("LlamaCpp", Speculation("/draft/folder"), "needs a GGUF file as the draft"),
+        ("TabbyAPI", Speculation("/draft/small", 5), "speculativeDecoding.tokens"),
+        ("TabbyAPI", Speculation("org/small"), "draft.uri with hf://"),
+    ],
+)
+def test_a_draft_that_an_engine_cannot_take_is_refused(kind: EngineType, speculation: Speculation, told: str) -> None:
+    with pytest.raises(Stalled, match=re.escape(told)) as caught:
+        check_request(ENGINES[kind], base_request(ENGINES[kind], speculation=speculation))
+    assert caught.value.reason == "UnsupportedField"
+    assert "or use VLLM or SGLang" in caught.value.message
+
+
+def test_a_draft_on_the_hub_keeps_the_engine_on_the_network() -> None:
+    vllm = ENGINES["VLLM"]
+    assert "HF_HUB_OFFLINE" not in vllm.launch(base_request(vllm, speculation=Speculation("org/small"))).env
+    assert "HF_HUB_OFFLINE" in vllm.launch(base_request(vllm, speculation=Speculation())).env
+
+
+@pytest.mark.parametrize(
+    ("task", "backend"), [("Image", '"diffusers"'), ("Transcription", '"faster-whisper"'), ("Chat", '"vllm"')]
+)
+def test_local_ai_has_a_backend_for_each_task(task: Task, backend: str) -> None:
+    local_ai = ENGINES["LocalAI"]
+    request = base_request(local_ai, task=task, format="Safetensors", shape="Folder", model_path="/models/m")
+    check_request(local_ai, request)
+    launch = local_ai.launch(request)
+    (config,) = launch.files.values()
+    assert f"backend: {backend}" in config
+    assert launch.env["LOCALAI_EXTERNAL_BACKENDS"] == backend.strip('"')
+    if task != "Chat":
+        with pytest.raises(Stalled, match=r"which cannot do spec\.contextLength"):
+            check_request(local_ai, replace(request, context_length=4096))
+        with pytest.raises(Stalled, match="UnsupportedSource"):
+            check_request(local_ai, base_request(local_ai, task=task))
