@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 from integration.control_plane import ControlPlane, OperatorProcess
 from integration.objects import MODEL, engine, model
 from integration.waiting import is_ready, reason, until, until_gone
+from wrong_combinations import COMBINATIONS
 
 from stoker.cluster.client import KubeClient
 from stoker.cluster.resource_types import CONFIG_MAPS, DEPLOYMENTS, INFERENCE_ENGINES, MODEL_DEPLOYMENTS
@@ -66,3 +68,23 @@ async def test_what_an_engine_cannot_do_is_said_and_makes_no_pod(
     (ready,) = (entry for entry in refused["status"]["conditions"] if entry["type"] == "Ready")
     assert "use LlamaCpp" in ready["message"]
     assert await client.get(DEPLOYMENTS, namespace, MODEL) is None
+
+
+async def test_every_wrong_combination_is_told_and_none_makes_a_pod(
+    plane: ControlPlane, operator: OperatorProcess, client: KubeClient, namespace: str
+) -> None:
+    """The whole list at once: what the API server already refuses of an engine never comes to the operator."""
+    named = {f"wrong-{number}": combination for number, combination in enumerate(COMBINATIONS)}
+    engines = [engine(name, type=kind, accelerator=accelerator) for name, (kind, accelerator, *_) in named.items()]
+    plane.kubectl("apply", "-n", namespace, "-f", "-", stdin=yaml.safe_dump_all(engines), check=False)
+    there = plane.kubectl("get", "inferenceengines", "-n", namespace, "-o", "name").split()
+    refused = {name for name in named if f"inferenceengine.stoker.dev/{name}" not in there}
+    assert {named[name][3] for name in refused} == {"UnsupportedAccelerator"}
+    wanted = {name: combination for name, combination in named.items() if name not in refused}
+    assert len(wanted) >= 25
+    models = [model(name, engineRef={"name": name}, **fields) for name, (_, _, fields, *_) in wanted.items()]
+    plane.kubectl("apply", "-n", namespace, "-f", "-", stdin=yaml.safe_dump_all(models))
+    for name, (_, _, _, expected, _) in wanted.items():
+        told = await until(client, MODEL_DEPLOYMENTS, namespace, name, lambda obj: bool(reason(obj, "Stalled")))
+        assert reason(told, "Stalled") == expected, (name, told["status"])
+    assert plane.kubectl("get", "deployments,pods", "-n", namespace, "-o", "name").strip() == ""

@@ -136,6 +136,12 @@ def _check_devices(engine: Engine, request: EngineRequest) -> None:
             f"ModelDeployment {request.deployment_name} asks for gpus: 0, but {engine.title} with the image of InferenceEngine "
             f"{request.engine_name} needs a device: remove spec.gpus, or set accelerator.vendor of the engine to None",
         )
+    if request.gpu_memory_percent and request.gpus == 0:
+        raise Stalled(
+            "UnsupportedField",
+            f"ModelDeployment {request.deployment_name} sets spec.gpuMemoryUtilizationPercent, but runs without a device: remove it; on "
+            "the CPU resources.limits.memory says how much may be used",
+        )
     product = (request.tensor_parallel_size or 1) * (request.pipeline_parallel_size or 1)
     if (request.tensor_parallel_size or request.pipeline_parallel_size) and product != max(1, request.gpus):
         raise Stalled(

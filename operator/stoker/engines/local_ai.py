@@ -173,6 +173,12 @@ def _check(request: EngineRequest) -> None:
                     f"LocalAI serves task {request.task} of {model} by {_OTHER_BACKENDS[request.task]}, which cannot do spec.{name}: "
                     "remove the field",
                 )
+        if request.revision:
+            raise Stalled(
+                "UnsupportedField",
+                f"LocalAI serves task {request.task} of {model} by {_OTHER_BACKENDS[request.task]}, which takes the newest revision: "
+                "remove spec.source.revision, or bring the model onto a volume",
+            )
         if request.format == "GGUF":
             raise Stalled(
                 "UnsupportedSource",

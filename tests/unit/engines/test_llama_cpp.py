@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import subprocess
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stoker.engines import ENGINES, EngineRequest, check_request
-from stoker.engines.base import Engine
+from stoker.engines.base import Engine, Speculation
 from stoker.engines.llama_cpp import LLAMA_CPP
 from stoker.errors import Stalled
 
@@ -42,6 +44,38 @@ def refusal(request: EngineRequest) -> Stalled:
     with pytest.raises(Stalled) as caught:
         check_request(LLAMA_CPP, request)
     return caught.value
+
+
+def _server() -> Path | None:
+    cache = Path(os.environ.get("STOKER_CACHE", Path.home() / ".cache" / "stoker"))
+    return next(iter(sorted((cache / "llama").glob("*/llama-server"))), None)
+
+
+@pytest.mark.skipif(_server() is None, reason="llama-server has not been built here")
+def test_every_generated_command_is_taken_by_the_real_server(tmp_path: Path) -> None:
+    """Its parser comes first: with a model that is not there, it ends where it would open it, and not before."""
+    template = tmp_path / "t.jinja"
+    template.write_text("{{ messages }}")
+    vocabulary = [
+        {"aliases": ("a", "b"), "context_length": 4096, "slots": 3},
+        {"cpu_limit": Decimal(1), "memory_limit": Decimal(8 << 30)},
+        {"task": "Embedding", "context_length": 512},
+        {"task": "Rerank"},
+        {"chat_template_path": str(template), "reasoning_parser": "deepseek"},
+        {"speculation": Speculation(tokens=5)},
+        {"speculation": Speculation("/draft/small.gguf", 5)},
+        {"vendor": "NVIDIA", "gpus": 1},
+        {"vendor": "NVIDIA", "gpus": 0},
+        *({"kv_cache_type": kind} for kind in LLAMA_CPP.kv_cache_types),
+    ]
+    for fields in vocabulary:
+        request = replace(PLAIN, model_path=str(tmp_path / "absent.gguf"), **fields)  # type: ignore[arg-type]
+        words = [str(_server()), *command(request)[1:]]
+        words[words.index("0.0.0.0")] = "127.0.0.1"
+        # A port of its own choosing, so that tests may run side by side.
+        words[words.index("8080")] = "0"
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+        assert "failed to open GGUF file" in done.stdout + done.stderr, (fields, (done.stdout + done.stderr)[-500:])
 
 
 def test_it_is_in_the_table_of_engines() -> None:
