@@ -35,12 +35,12 @@ run_with_progress(["sh", "-c", "sleep 60 & echo $! > {tmp_path}/pid; wait"], "lo
         wait_for_text(tmp_path / "pid")
         process.terminate()
     pid = int((tmp_path / "pid").read_text())
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while (stat := read_stat(pid)) and stat[0] != "Z":
         assert time.monotonic() < deadline
 
 
 def wait_for_text(path: Path) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not (path.exists() and path.read_text().strip()):
         assert time.monotonic() < deadline
