@@ -211,6 +211,8 @@ class ModelCounts(StatusModel):
     """Models this gateway publishes."""
     ready: int = 0
     """Models with at least one ready replica."""
+    sleeping: int = 0
+    """Models that have scaled themselves to zero; a request wakes them."""
 
 
 class ApiGatewayStatus(StatusModel):

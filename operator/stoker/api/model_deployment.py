@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from stoker.api.autoscaling import AutoscalingSpec, AutoscalingStatus, ColdStart
 from stoker.api.base import (
     ApiModel,
     Cel,
@@ -191,6 +192,11 @@ class ModelDeploymentSpec(ApiModel):
             "(has(self.aliases) && adapter.name in self.aliases))",
             "adapters must have names of their own: not servedModelName, not one of aliases",
         ),
+        Cel(
+            "!has(self.autoscaling) || self.replicas == 1",
+            "this deployment scales itself: change autoscaling.minReplicas",
+            field_path=".replicas",
+        ),
     )
 
     engine_ref: LocalObjectReference | None = None
@@ -248,7 +254,13 @@ class ModelDeploymentSpec(ApiModel):
     affinity: KubernetesObject | None = None
     """Affinity of the pods; replaces the engine's."""
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
-    """How many replicas serve the model. 0 stops it: the gateway answers 503 model_stopped."""
+    """How many replicas serve the model. 0 stops it: the gateway answers 503 model_stopped. With autoscaling it stays 1 and means nothing."""
+    autoscaling: AutoscalingSpec | None = None
+    """Replicas by demand, down to none and back. Default: always spec.replicas."""
+    cold_start: ColdStart | None = None
+    """What happens to requests while there is no replica. Default: with autoscaling they are held, without they are answered 503 at once."""
+    suspend: bool = False
+    """Stops the model whatever replicas and autoscaling say, and keeps everything else: the gateway answers 503 model_stopped."""
     rollout: Rollout = Rollout()
     """How replicas are replaced."""
     gateways: NamespaceSelection = NamespaceSelection()
@@ -293,6 +305,8 @@ class ModelDeploymentStatus(StatusModel):
     """Memory that one replica takes, computed from the headers, and what there is."""
     download: DownloadStatus | None = None
     """Progress of the download, while one runs."""
+    autoscaling: AutoscalingStatus | None = None
+    """What the autoscaler made of the load, with spec.autoscaling."""
     endpoint: str | None = None
     """Address of the engine inside the cluster, for tests by hand; clients use a gateway."""
     gateways: Annotated[list[str], Field(max_length=64)] = []

@@ -31,6 +31,8 @@ RESOLVED_ANNOTATION = f"{GROUP}/resolved"
 """On the child Deployment: the chosen values as JSON (design: chosen values stick)."""
 REFRESH_ANNOTATION = f"{GROUP}/refresh"
 """On a ModelDeployment: a new value makes Stoker choose anew."""
+OVERRIDE_ANNOTATION = f"{GROUP}/replicas-override"
+"""On a ModelDeployment: so many replicas, whatever replicas and autoscaling say; for incidents."""
 ROTATE_ANNOTATION = f"{GROUP}/rotate"
 """On an ApiKey: a new value makes a new key; the old one goes on for its grace period."""
 

@@ -87,7 +87,7 @@ class ChosenValues(StatusModel):
     """What was decided for a ModelDeployment; kept in an annotation so that an operator upgrade restarts no engine."""
 
     model: str
-    """Digest of what the ModelDeployment asked for, without what changes no pod (replicas, gateways)."""
+    """Digest of what the ModelDeployment asked for, without what changes no pod, such as replicas and gateways."""
     engine: str
     """Digest of the InferenceEngine's uid and spec."""
     refresh: str = ""

@@ -16,6 +16,8 @@ from stoker.desired.objects import compact_json
 from stoker.engines import ENGINES
 from stoker.errors import Stalled
 
+_CHANGES_NO_POD = {"replicas", "gateways", "autoscaling", "cold_start", "suspend"}
+
 DEFAULT_STARTUP_DEADLINE_SECONDS = 600
 FETCHING_STARTUP_DEADLINE_SECONDS = 3600
 """For engines that fetch their weights themselves, after their start."""
@@ -102,7 +104,7 @@ def _choose_anew(
 ) -> ChosenValues:
     deadline = FETCHING_STARTUP_DEADLINE_SECONDS if source.fetched_by_engine else DEFAULT_STARTUP_DEADLINE_SECONDS
     return ChosenValues(
-        model=_digest(deployment.spec, exclude={"replicas", "gateways"}),
+        model=_digest(deployment.spec, exclude=_CHANGES_NO_POD),
         engine=_digest(engine.spec, engine.metadata.uid),
         refresh=deployment.metadata.annotations.get(REFRESH_ANNOTATION, ""),
         engine_image=engine_image(engine),

@@ -9,12 +9,15 @@ from typing import Any
 
 from stoker.api.api_gateway import BUILT_IN_ROLES, ApiGateway
 from stoker.api.api_key import ApiKey
+from stoker.api.autoscaling import ColdStart
 from stoker.api.base import RequestLimits
+from stoker.api.model_deployment import ModelDeployment
 from stoker.api.names import cluster_name, keys_secret_name, routes_secret_name
 from stoker.api.resolved import PublishedModel, ResolvedApiGateway
 from stoker.desired.gateway_pod import COMPONENT
 from stoker.desired.gateway_tokens import build_issuers, build_user_tokens
 from stoker.desired.objects import Object, child, compact_json, secret_data
+from stoker.desired.replicas import expected_cold_start, is_sleeping
 from stoker.desired.served_paths import served_paths
 from stoker.models.quantity import parse_quantity
 
@@ -104,8 +107,19 @@ def _model(model: PublishedModel) -> Object:
         "task": deployment.spec.task,
         "paths": served_paths(model.engine_type, deployment.spec.task),
         "stopped": model.stopped,
+        "sleeping": is_sleeping(deployment),
+        "slots": deployment.spec.max_concurrent_requests,
+        "hold": _hold(deployment),
         "createdAt": _unix(deployment.metadata.creation_timestamp) or 0,
     }
+
+
+def _hold(deployment: ModelDeployment) -> Object | None:
+    """What to do with requests while there is no replica; None: refuse them."""
+    if deployment.spec.autoscaling is None and deployment.spec.cold_start is None:
+        return None
+    terms = deployment.spec.cold_start or ColdStart()
+    return {**terms.model_dump(mode="json", by_alias=True), "coldStartSeconds": expected_cold_start(deployment)}
 
 
 def _key_buckets(resolved: ResolvedApiGateway) -> list[list[Object]]:

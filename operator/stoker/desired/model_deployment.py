@@ -26,6 +26,7 @@ from stoker.desired.fit import known_model, resolve_fit
 from stoker.desired.node_memory import find_memory
 from stoker.desired.objects import NAMESPACE_NAME_LABEL, Object, child, operator_peer, selector_labels
 from stoker.desired.publishing import check_deployment, check_pod_template
+from stoker.desired.replicas import decide_replicas, most_replicas
 from stoker.engines import EngineRequest, check_accelerator, check_request, engine_of
 from stoker.errors import Stalled, Waiting
 from stoker.models.source import parse_source
@@ -53,10 +54,12 @@ def resolve_model_deployment(
     serving: bool = False,
     nodes: Sequence[ObservedNode] = (),
     engine_reason: str | None = None,
+    scaled: int | None = None,
+    present: int | None = None,
 ) -> ResolvedModelDeployment:
     """Put together all that the children depend on, and refuse what cannot work.
 
-    ``engine_reason`` says why Stoker chose this engine, where the user named none.
+    ``scaled`` and ``present`` are replicas: what the autoscaler asks for, and what was asked for last. ``engine_reason`` says why Stoker chose this engine, where the user named none.
     """
     if engine is None or engine.metadata.deletion_timestamp is not None:
         raise _engine_not_found(deployment)
@@ -79,7 +82,7 @@ def resolve_model_deployment(
         source=source,
         chosen=chosen,
         gpus=gpus,
-        replicas=deployment.spec.replicas,
+        replicas=decide_replicas(deployment, scaled, present),
         publishers=tuple(sorted(publishers)),
     )
     check_request(row, engine_request(resolved))
@@ -196,7 +199,7 @@ def _strategy(resolved: ResolvedModelDeployment) -> Object:
     chosen = resolved.deployment.spec.rollout.strategy
     # A surge replica needs a spare device and a cache that two pods can mount; where they do not exist it would hang.
     surge = not _is_exclusive_cache(resolved) and (chosen == "RollingUpdate" or resolved.gpus == 0)
-    if chosen == "Recreate" or (chosen == "Auto" and not surge and resolved.replicas <= 1):
+    if chosen == "Recreate" or (chosen == "Auto" and not surge and _possible_replicas(resolved) <= 1):
         return {"type": "Recreate"}
     return {
         "type": "RollingUpdate",
@@ -210,15 +213,21 @@ def _is_exclusive_cache(resolved: ResolvedModelDeployment) -> bool:
 
 
 def _check_cache(resolved: ResolvedModelDeployment) -> None:
-    if resolved.replicas > 1 and _is_exclusive_cache(resolved):
+    possible = _possible_replicas(resolved)
+    if possible > 1 and _is_exclusive_cache(resolved):
         engine = resolved.engine
         modes = ", ".join(engine.spec.cache.access_modes or ["ReadWriteOnce"])
         raise Stalled(
             "CacheNotShareable",
-            f"ModelDeployment {resolved.deployment.metadata.name} wants {resolved.replicas} replicas, but the cache claim of "
-            f"InferenceEngine {engine.metadata.name} is {modes}: set spec.replicas to 1, or use an engine whose cache has "
+            f"ModelDeployment {resolved.deployment.metadata.name} may have {possible} replicas, but the cache claim of "
+            f"InferenceEngine {engine.metadata.name} is {modes}: allow one replica only, or use an engine whose cache has "
             "accessModes [ReadWriteMany], or type EmptyDir",
         )
+
+
+def _possible_replicas(resolved: ResolvedModelDeployment) -> int:
+    """Not those of this moment: strategy and refusals must not come and go with the load."""
+    return max(resolved.replicas, most_replicas(resolved.deployment))
 
 
 def _service(deployment: ModelDeployment) -> Object:

@@ -10,6 +10,7 @@ from stoker.api.base import NamespaceSelection
 from stoker.api.model_deployment import ModelDeployment
 from stoker.api.resolved import OperatorSettings, PublishedModel
 from stoker.desired.label_selectors import check_selector, matches, selects_namespace
+from stoker.desired.replicas import is_stopped
 from stoker.errors import Stalled
 
 Key = tuple[str, str]
@@ -75,7 +76,7 @@ def published_models(
             )
             continue
         holders.update(dict.fromkeys(names, deployment))
-        published.append(PublishedModel(deployment=deployment, stopped=deployment.spec.replicas == 0))
+        published.append(PublishedModel(deployment=deployment, stopped=is_stopped(deployment)))
     return tuple(sorted(published, key=lambda model: (model.deployment.served_name, model.deployment.key))), refused
 
 

@@ -22,6 +22,7 @@ from stoker.desired.gateway_certificate import check_gateway_certificate
 from stoker.desired.gateway_pod import COMPONENT
 from stoker.desired.gateway_tokens import check_issuers
 from stoker.desired.publishing import check_gateway, published_models
+from stoker.desired.replicas import is_sleeping
 from stoker.errors import StokerError
 from stoker.reconcile.context import Context
 from stoker.reconcile.report import report, retry_after
@@ -74,6 +75,7 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
         ),
         models=len(models),
         ready_models=sum(_is_ready(model) for model in models),
+        sleeping_models=sum(is_sleeping(model.deployment) for model in models),
         keys=sum(_is_let_in(gateway, key, now) for key in keys),
         service=cache.child(SERVICES, gateway.key),
         admin_secret_name=secret_name(admin_key) if admin_key is not None and gateway.spec.auth.admin_key else None,

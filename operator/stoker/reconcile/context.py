@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from stoker.api.autoscaling import AutoscalingStatus
 from stoker.api.resolved import OperatorSettings
 from stoker.cluster.cache import Cache, Key, OwnObject
 from stoker.cluster.children import ChildWriter
@@ -25,6 +26,14 @@ def _now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
+@dataclass(frozen=True)
+class Scaled:
+    """What the autoscaler says of one model: how many replicas, and what its status shall tell."""
+
+    desired: int
+    status: AutoscalingStatus
+
+
 @dataclass
 class Context:
     """The cluster as known, the ways to change it, and the queue."""
@@ -35,6 +44,10 @@ class Context:
     queue: WorkQueue
     events: EventPoster
     now: Callable[[], datetime] = _now
+    scaled: dict[Key, Scaled] = field(default_factory=dict)
+    """By model: written by the autoscaler, rendered by the reconcile, which alone writes replicas."""
+    gateway_tokens: dict[Key, str] = field(default_factory=dict)
+    """By gateway: what the operator's own calls to its pods carry."""
     children: ChildWriter = field(init=False)
 
     def __post_init__(self) -> None:

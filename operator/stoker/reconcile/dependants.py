@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from stoker.api import ApiGateway, ApiKey, InferenceEngine, ModelDeployment
 from stoker.cluster.cache import Cache, OwnObject
 from stoker.desired.publishing import publishes
+from stoker.desired.replicas import expected_cold_start, is_sleeping
 from stoker.reconcile.work_queue import WorkKey
 
 # A gateway's Secrets are written once for many changes that come together.
@@ -68,11 +69,16 @@ def _of_model(cache: Cache, before: object, after: object) -> Iterator[Appointme
     else:
         if models[0].status.engine != models[1].status.engine:
             yield from _engines_of(models)
-        if models[0].status.conditions == models[1].status.conditions:
+        if _told(models[0]) == _told(models[1]):
             return
     for gateway in cache.gateways():
         if any(publishes(gateway, model, cache.namespace_labels) for model in models):
             yield WorkKey("ApiGateway", *gateway.key), GATEWAY_DELAY_SECONDS if edited else COUNT_DELAY_SECONDS
+
+
+def _told(model: ModelDeployment) -> tuple[object, ...]:
+    """What gateways are told of a model's status."""
+    return model.status.conditions, is_sleeping(model), expected_cold_start(model)
 
 
 def _engines_of(models: list[ModelDeployment]) -> Iterator[Appointment]:

@@ -36,8 +36,10 @@ async def reconcile_model_deployment(context: Context, own: OwnObject, model: Mo
     resolved: ResolvedModelDeployment | None = None
     publishers, name_taken = find_publishers(cache, model)
     pods = cache.pods_of("ModelDeployment", model.key)
+    scaled = context.scaled.get(model.key)
     try:
-        previous = read_chosen(cache.child(DEPLOYMENTS, model.key))
+        child = cache.child(DEPLOYMENTS, model.key)
+        previous = read_chosen(child)
         if model.spec.engine_ref is not None:
             engine, reason = cache.engine((model.metadata.namespace, model.spec.engine_ref.name)), None
         else:
@@ -53,6 +55,8 @@ async def reconcile_model_deployment(context: Context, own: OwnObject, model: Mo
             publishers=publishers,
             engine_reason=reason,
             nodes=cache.nodes(),
+            scaled=scaled.desired if scaled else None,
+            present=child["spec"].get("replicas") if child else None,
             reported=[found for pod in pods if (found := _described(pod)) is not None],
             # A pod that is on its way may be replaced; all that serve shall not be.
             serving=serving and all(pod.ready or not _described(pod) for pod in pods),
@@ -84,6 +88,7 @@ async def reconcile_model_deployment(context: Context, own: OwnObject, model: Mo
         gateways=publishers,
         name_taken=name_taken,
         update_available=update,
+        scaling=scaled.status if scaled else model.status.autoscaling,
         now=context.now(),
     )
     await report(context, own, status)

@@ -26,6 +26,7 @@ def compute_api_gateway_status(
     workload: ObservedWorkload | None,
     models: int,
     ready_models: int,
+    sleeping_models: int,
     keys: int,
     service: Mapping[str, Any] | None,
     admin_secret_name: str | None,
@@ -44,7 +45,7 @@ def compute_api_gateway_status(
     return ApiGatewayStatus(
         observed_generation=gateway.metadata.generation,
         url=address,
-        models=ModelCounts(total=models, ready=ready_models),
+        models=ModelCounts(total=models, ready=ready_models, sleeping=sleeping_models),
         keys=keys,
         replicas=observed.replicas if observed else 0,
         ready_replicas=observed.ready_replicas if observed else 0,

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
+from stoker.api.autoscaling import AutoscalingStatus
 from stoker.api.model_deployment import DownloadStatus, ModelDeployment, ModelDeploymentStatus
-from stoker.api.names import COMPONENT, OWNER_LABELS
+from stoker.api.names import COMPONENT, OVERRIDE_ANNOTATION, OWNER_LABELS
 from stoker.api.observed import ObservedWorkload
 from stoker.api.resolved import ResolvedModelDeployment
 from stoker.engines import engine_of
@@ -29,20 +30,21 @@ def compute_model_deployment_status(
     gateways: Iterable[tuple[str, str]],
     name_taken: str,
     update_available: str | None,
+    scaling: AutoscalingStatus | None = None,
     now: datetime,
 ) -> ModelDeploymentStatus:
     """Everything that ``kubectl get`` and ``describe`` tell; equal input gives an equal status, so nothing is written."""
     seen = workload or _NOTHING
     published = sorted(f"{namespace}/{name}" for namespace, name in gateways)
     verdict = _judge(deployment, resolved, seen, problem, name_taken, published=bool(published))
-    verdict = replace(verdict, extra=_fits(resolved))
+    verdict = replace(verdict, extra=(*_fits(resolved), *_scaling(deployment, scaling)))
     previous, observed = deployment.status, seen.deployment
     download = slowest_download(seen.pods)
     return ModelDeploymentStatus(
         observed_generation=deployment.metadata.generation,
         replicas=observed.replicas if observed else 0,
         ready_replicas=observed.ready_replicas if observed else 0,
-        desired_replicas=resolved.replicas if resolved else deployment.spec.replicas,
+        desired_replicas=_wanted(deployment, resolved),
         selector=f"{COMPONENT}=engine,{OWNER_LABELS['ModelDeployment']}={deployment.metadata.name}",
         engine=_engine_name(deployment, resolved),
         engine_reason=resolved.chosen.engine_reason if resolved else None,
@@ -55,6 +57,7 @@ def compute_model_deployment_status(
         )
         if download
         else None,
+        autoscaling=scaling if deployment.spec.autoscaling else None,
         endpoint=_endpoint(resolved) if resolved else previous.endpoint,
         gateways=published[:64],
         conditions=build_conditions(previous.conditions, verdict, generation=deployment.metadata.generation, now=now),
@@ -78,7 +81,7 @@ def _judge(
     published: bool,
 ) -> Verdict:
     name = deployment.metadata.name
-    wanted = resolved.replicas if resolved else deployment.spec.replicas
+    wanted = _wanted(deployment, resolved)
     cause = cause_of(problem)
     if cause is None and name_taken:
         cause = Cause("ServedNameTaken", name_taken, stalled=True)
@@ -87,12 +90,44 @@ def _judge(
     serving = seen.deployment.ready_replicas if seen.deployment else 0
     unreachable = bool(name_taken) and not published
     if wanted == 0 and problem is None and not unreachable:
-        return Verdict(True, "Stopped", f"ModelDeployment {name} is stopped: set spec.replicas to start it", cause)
+        return _at_rest(deployment, cause)
     if serving > 0 and not unreachable:
-        return Verdict(True, "Serving", f"{serving} of {wanted} replicas serve {deployment.served_name}", cause)
+        words = f"{serving} of {wanted} replicas serve {deployment.served_name}"
+        if OVERRIDE_ANNOTATION in deployment.metadata.annotations and problem is None:
+            words += f"; {wanted} is what annotation {OVERRIDE_ANNOTATION} asks for"
+        return Verdict(True, "Serving", words, cause)
     if cause is None:
         cause = Cause("EngineStarting", f"No replica of ModelDeployment {name} serves yet")
     return Verdict(False, cause.reason, cause.message, cause)
+
+
+def _wanted(deployment: ModelDeployment, resolved: ResolvedModelDeployment | None) -> int:
+    if resolved is not None:
+        return resolved.replicas
+    # What cannot be resolved stays as it is; of a model that scales itself that is what was last asked for.
+    return deployment.status.desired_replicas if deployment.spec.autoscaling else deployment.spec.replicas
+
+
+def _at_rest(deployment: ModelDeployment, cause: Cause | None) -> Verdict:
+    """No replica, as wanted: by a person, or because nobody asks."""
+    name = deployment.metadata.name
+    if deployment.spec.suspend:
+        return Verdict(True, "Suspended", f"ModelDeployment {name} is suspended: set spec.suspend to false", cause)
+    if OVERRIDE_ANNOTATION in deployment.metadata.annotations:
+        words = f"ModelDeployment {name} is stopped by annotation {OVERRIDE_ANNOTATION}: remove it to start the model"
+        return Verdict(True, "Stopped", words, cause)
+    if deployment.spec.autoscaling is not None:
+        return Verdict(True, "Sleeping", f"ModelDeployment {name} sleeps; the next request wakes it", cause)
+    return Verdict(True, "Stopped", f"ModelDeployment {name} is stopped: set spec.replicas to start it", cause)
+
+
+def _scaling(deployment: ModelDeployment, scaling: AutoscalingStatus | None) -> tuple[tuple[str, bool, str, str], ...]:
+    """Whether the load is known; while it is not, nothing is scaled down."""
+    if deployment.spec.autoscaling is None or scaling is None:
+        return ()
+    if scaling.reason == "MetricsStale":
+        return (("ScalingActive", False, "MetricsStale", scaling.message),)
+    return (("ScalingActive", True, "LoadKnown", "Gateways and replicas tell their load"),)
 
 
 def _describe(deployment: ModelDeployment, resolved: ResolvedModelDeployment | None) -> Workload:

@@ -113,6 +113,9 @@ def test_routes_tell_models_limits_and_where_the_keys_are(resolved, make_model) 
         "task": "Embedding",
         "paths": ["/v1/embeddings"],
         "stopped": False,
+        "sleeping": False,
+        "slots": 4,
+        "hold": None,
         "createdAt": 1767225600,
     }
     assert second["stopped"] is True
@@ -262,3 +265,24 @@ def test_a_service_account_made_anew_replaces_the_pods_whose_tokens_died_with_it
         for uid in ("first", "first", "second")
     ]
     assert templates[0] == templates[1] != templates[2]
+
+
+def test_a_model_that_scales_itself_holds_requests_and_one_with_a_cold_start_of_its_own_by_its_terms(
+    resolved, make_model
+) -> None:
+    scaling = {"minReplicas": 0, "maxReplicas": 2}
+    usual = {"mode": "Hold", "maxWaitSeconds": 600, "maxHeldRequests": 100, "heartbeatSeconds": 10}
+    models = [
+        make_model("a", autoscaling=scaling),
+        make_model("b", autoscaling=scaling, coldStart={"mode": "Reject"}),
+        make_model("c", coldStart={"maxWaitSeconds": 5}),
+        make_model("d"),
+    ]
+    routes = content(build_secrets(resolved(models))[-1])
+    assert [model["hold"] for model in routes["models"]] == [
+        {**usual, "coldStartSeconds": None},
+        {**usual, "mode": "Reject", "coldStartSeconds": None},
+        {**usual, "maxWaitSeconds": 5, "coldStartSeconds": None},
+        None,
+    ]
+    assert [model["sleeping"] for model in routes["models"]] == [True, True, False, False]

@@ -201,6 +201,7 @@ def test_a_missing_engine_is_told_by_name(make_model, make_engine, resolve, dele
         ({"resources": {"limits": {"cpu": "many"}}}, {}, "InvalidSpec"),
         ({"resources": {"limits": {"memory": "much"}}}, {}, "InvalidSpec"),
         ({"replicas": 2}, {"cache": CLAIM}, "CacheNotShareable"),
+        ({"autoscaling": {"maxReplicas": 2}}, {"cache": CLAIM}, "CacheNotShareable"),
         ({"gateways": {"from": "Selector", "selector": {"matchExpressions": [{"key": "a"}]}}}, {}, "InvalidSelector"),
     ],
 )
@@ -265,3 +266,21 @@ def test_a_missing_reference_is_looked_for_again(make_model) -> None:
     claim = missing_reference(make_model(), Reference("PersistentVolumeClaim", "weights", "", "spec.source.uri"))
     assert claim.reason == "ClaimNotFound"
     assert "key" not in claim.message
+
+
+def test_the_strategy_does_not_come_and_go_with_the_load(make_model, make_engine, resolve, settings) -> None:
+    model = make_model(autoscaling={"minReplicas": 0, "maxReplicas": 4}, gpus=1)
+    engine = make_engine(accelerator={"vendor": "NVIDIA"})
+    strategies, replicas = [], []
+    for scaled in (0, 1, 4):
+        child = build_children(resolve(model, engine, scaled=scaled), settings)[-1]
+        strategies.append(child["spec"]["strategy"])
+        replicas.append(child["spec"]["replicas"])
+    assert strategies == [{"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}] * 3
+    assert replicas == [0, 1, 4]
+
+
+def test_scaling_and_suspending_choose_nothing_anew(make_model, make_engine, resolve) -> None:
+    before = resolve(make_model(), make_engine()).chosen
+    for change in ({"autoscaling": {"maxReplicas": 4}}, {"suspend": True}, {"coldStart": {"mode": "Reject"}}):
+        assert resolve(make_model(**change), make_engine()).chosen == before

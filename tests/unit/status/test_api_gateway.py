@@ -28,6 +28,7 @@ def compute(make_gateway, now):
             workload=workload,
             models=2,
             ready_models=1,
+            sleeping_models=0,
             keys=3,
             service=more.pop("service", None),
             admin_secret_name="gateway-admin",

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from stoker.api.autoscaling import AutoscalingStatus
 from stoker.api.inspection import FitStatus, ModelStatus
 from stoker.api.model_deployment import ModelDeploymentStatus
 from stoker.api.observed import FetchProgress
@@ -27,6 +28,7 @@ def compute(make_model, resolve, now):
             gateways=gateways,
             name_taken=more.pop("name_taken", ""),
             update_available=more.pop("update_available", None),
+            scaling=more.pop("scaling", None),
             now=more.pop("now", now),
         )
 
@@ -190,3 +192,54 @@ def test_a_chosen_engine_is_told_with_its_reason(compute, make_model, resolve) -
 
 def test_an_engine_that_was_named_needs_no_reason(compute) -> None:
     assert compute().engine_reason is None
+
+
+def test_a_sleeping_model_is_ready_and_says_what_wakes_it(compute, make_model, resolve, workload) -> None:
+    model = make_model(autoscaling={"minReplicas": 0, "maxReplicas": 2})
+    asleep = AutoscalingStatus(reason="Idle", message="1 → 0: no requests")
+    status = compute(workload(), model=model, resolved=replace(resolve(model), replicas=0), scaling=asleep)
+    assert conditions(status) == {"Ready": ("True", "Sleeping"), "ScalingActive": ("True", "LoadKnown")}
+    assert "the next request wakes it" in status.conditions[0].message
+    assert (status.desired_replicas, status.autoscaling) == (0, asleep)
+
+
+def test_a_model_that_was_woken_is_not_ready_until_a_replica_serves(
+    compute, make_model, resolve, workload, pod
+) -> None:
+    model = make_model(autoscaling={"minReplicas": 0, "maxReplicas": 2})
+    status = compute(workload(pod()), model=model, resolved=replace(resolve(model), replicas=1))
+    assert conditions(status)["Ready"] == ("False", "EngineStarting")
+
+
+def test_a_suspended_model_says_how_to_start_it(compute, make_model, resolve, workload) -> None:
+    model = make_model(suspend=True)
+    status = compute(workload(), model=model, resolved=replace(resolve(model), replicas=0))
+    assert conditions(status) == {"Ready": ("True", "Suspended")}
+    assert "set spec.suspend to false" in status.conditions[0].message
+
+
+@pytest.mark.parametrize(("replicas", "reason"), [(2, "Serving"), (0, "Stopped")])
+def test_an_override_is_named_so_that_it_is_not_forgotten(
+    compute, make_model, resolve, workload, serving, replicas: int, reason: str
+) -> None:
+    model = make_model()
+    metadata = model.metadata.model_copy(update={"annotations": {"stoker.dev/replicas-override": str(replicas)}})
+    model = model.model_copy(update={"metadata": metadata})
+    pods = [serving] * replicas
+    status = compute(workload(*pods), model=model, resolved=replace(resolve(model), replicas=replicas))
+    assert conditions(status)["Ready"] == ("True", reason)
+    assert "annotation stoker.dev/replicas-override" in status.conditions[0].message
+
+
+def test_a_model_whose_load_is_unknown_says_that_it_is_not_scaled(compute, make_model, workload, serving) -> None:
+    model = make_model(autoscaling={"maxReplicas": 2})
+    blind = AutoscalingStatus(reason="MetricsStale", message="the load was last seen 40 s ago")
+    status = compute(workload(serving), model=model, scaling=blind)
+    assert conditions(status) == {"Ready": ("True", "Serving"), "ScalingActive": ("False", "MetricsStale")}
+
+
+def test_what_cannot_be_resolved_keeps_the_number_that_the_load_asked_for(compute, make_model, workload) -> None:
+    before = ModelDeploymentStatus(desired_replicas=3)
+    model = make_model(autoscaling={"maxReplicas": 4}, status=before)
+    status = compute(workload(), model=model, problem=Stalled("EngineNotFound", "gone"))
+    assert status.desired_replicas == 3

@@ -24,6 +24,7 @@ def compute(metadata, workload, pod, container, now):
             workload=workload(serving),
             models=0,
             ready_models=0,
+            sleeping_models=0,
             keys=0,
             service=None,
             admin_secret_name=None,
