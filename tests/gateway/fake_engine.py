@@ -29,6 +29,10 @@ class FakeEngine(ThreadedServer):
         self.name = name
         self.seen: list[Seen] = []
         self.cancelled = 0
+        self.running = 0
+        self.most_running = 0
+        self.fails_with = 0
+        """A status to answer everything with; 0 for none."""
         self.start()
 
     def application(self) -> web.Application:
@@ -37,9 +41,19 @@ class FakeEngine(ThreadedServer):
         return app
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            return await self._answer(request)
+        finally:
+            self.running -= 1
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         headers = {name.lower(): value for name, value in request.headers.items()}
         self.seen.append(Seen(request.method, request.raw_path, headers, body))
+        if self.fails_with:
+            return web.json_response({"error": {"message": "not now"}}, status=self.fails_with)
         if request.content_type == "multipart/form-data":
             return web.json_response({"text": f"heard by {self.name}"})
         asked = json.loads(body) if body else {}

@@ -228,6 +228,18 @@ class GatewayPod:
         except OSError:
             return Answer(0, {}, b"")
 
+    def load(self, model: str) -> dict[str, Any]:
+        """What the operator would see of a model."""
+        models = self.probe("/load", {"authorization": "Bearer operator-token"}).json["models"]
+        found: dict[str, Any] = models[f"{NAMESPACE}/{model}"]
+        return found
+
+    def tell_loading(self, models: Mapping[str, Any]) -> int:
+        """As the operator does; the status."""
+        body = json.dumps({"models": {f"{NAMESPACE}/{name}": entry for name, entry in models.items()}}).encode()
+        headers = {"authorization": "Bearer operator-token"}
+        return exchange(self.http_port, "POST", "/loading", body, headers, 10).status
+
     def metric(self, series: str) -> float:
         """A sample of /metrics by its name and labels as they are printed; 0 where it is not there."""
         for line in self.probe("/metrics").body.decode().splitlines():

@@ -118,6 +118,7 @@ def test_calls_spread_over_ready_replicas(world: World) -> None:
     one, two = world.engines
     world.kubernetes.put_endpoints(NAMESPACE, "qwen", [one.port, two.port])
     until(lambda: b"from two" in world.pod.chat().body, "the second replica is used")
+    until(lambda: world.pod.load("qwen")["inFlight"] == 0, "all have ended")
     streams = [open_stream(world.pod, 20, 0.05) for _ in range(8)]
     for stream in streams:
         assert b"[DONE]" in stream.read()
@@ -275,17 +276,19 @@ def test_metrics_count_decisions_by_reason_and_published_model_only(world: World
 def test_load_needs_the_operators_token_and_counts_what_runs(world: World) -> None:
     assert world.pod.probe("/load").status == 401
     assert world.pod.probe("/load", {"authorization": "Bearer sk-alice"}).status == 401
+    until(lambda: world.pod.load("qwen")["inFlight"] == 0, "what ran before has ended")
+    before = world.pod.load("qwen")
     streams = [open_stream(world.pod, 1000, 0.05) for _ in range(3)]
-
-    def running() -> int:
-        models = world.pod.probe("/load", {"authorization": "Bearer operator-token"}).json["models"]
-        count: int = models["qwen"]["running"]
-        return count
-
-    until(lambda: running() == 3, "three running")
+    address = f"127.0.0.1:{world.engines[0].port}"
+    running = world.pod.load("qwen")
+    assert (running["inFlight"], running["held"], running["endpoints"]) == (3, 0, {address: 3})
     for stream in streams:
         stream.close()
-    until(lambda: running() == 0, "none running")
+    until(lambda: world.pod.load("qwen")["inFlight"] == 0, "none running")
+    after = world.pod.load("qwen")
+    assert (
+        after["arrivalsTotal"] - before["arrivalsTotal"] == after["completionsTotal"] - before["completionsTotal"] == 3
+    )
 
 
 def test_port_9090_serves_nothing_else(pod: GatewayPod) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -20,12 +19,9 @@ class Admissions:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.counters = Counters(clock)
         self._tokens = TokenCounter()
-        # Tickets of a policy process that is gone must not be taken for ours.
-        self._instance = secrets.token_hex(4)
-        self._number = 0
 
-    def admit(self, table: Table, decision: Decision, request: Request) -> Admission:
-        """Count it, or say why not; the headers go into the answer to Envoy."""
+    def admit(self, table: Table, decision: Decision, request: Request, ticket: str) -> Admission:
+        """Count it, or say why not; the headers go into the answer to Envoy. Its end will be told by the ticket."""
         path = request.target.partition("?")[0]
         if decision.max_tokens:
             problem = check_max_tokens(request.document, path, decision.max_tokens)
@@ -33,13 +29,10 @@ class Admissions:
                 return Admission((), problem)
         admission = Admission(())
         if decision.scopes:
-            self._number += 1
-            ticket = f"{self._instance}-{self._number:x}"
             tokens = estimate_prompt(request.document) if any(s.bounds.tokens for s in decision.scopes) else 0
             admission = self.counters.admit(decision.scopes, tokens=tokens, replicas=table.replicas, ticket=ticket)
             if not admission.admitted:
                 return admission
-            admission = replace(admission, headers=(*admission.headers, ("x-gw-ticket", ticket)), ticket=ticket)
         if added := additions(request.document, path, decision.max_tokens):
             admission = replace(admission, headers=(*admission.headers, ("x-gw-add", added)))
         return admission

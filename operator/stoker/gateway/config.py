@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 ROUTES_FIELD = "routes.json"
 KEYS_FIELD = "keys.json"
 DEFAULT_MAX_REQUEST_BYTES = 32 << 20
+LONGEST_HOLD_SECONDS = 3600.0
+"""What coldStart.maxWaitSeconds may be at most; Envoy's time limits are longer."""
 
 # Names become header values and parts of file names, so whatever could end a header line or leave a folder is refused here.
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")
@@ -39,6 +41,19 @@ HEADER_SAFE = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 class ConfigRejected(ValueError):
     """The document is not what the operator writes; the previous one stays in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What happens to requests for a model that has no ready replica."""
+
+    reject: bool
+    """They are refused at once; they wake the model all the same."""
+    wait_seconds: float
+    most_held: int
+    heartbeat_seconds: float
+    cold_start_seconds: float | None
+    """How long the model takes to start, as far as it is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +75,12 @@ class Model:
     """Unix time, for the list of models."""
     cluster: str
     """Envoy's name for its replicas."""
+    slots: int = 0
+    """Requests that one replica works on at a time; 0 where that is not known."""
+    hold: Hold | None = None
+    """None: without a ready replica they are refused."""
+    sleeping: bool = False
+    """It has no replicas until somebody asks for it."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -148,8 +169,6 @@ class Table:
     tell is about the hash of the caller's own guess, and from a hash nobody finds a key."""
     keys_by_name: dict[str, tuple[Key, ...]]
     models: tuple[Model, ...]
-    ready: frozenset[str]
-    """Clusters with at least one ready replica."""
     max_request_bytes: int
     token: str
     roles: dict[str, Role] = field(default_factory=dict)
@@ -249,9 +268,10 @@ def parse_keys(text: bytes | str) -> tuple[Key, ...]:
     return tuple(key for entry in entries if (key := _parse_key(entry)) is not None)
 
 
-def parse_ready(text: bytes | str) -> frozenset[str]:
-    """Read which clusters have ready replicas (written by the gateway itself)."""
-    return frozenset(name for name in _list(_object(text, "ready.json"), "ready") if isinstance(name, str))
+def parse_endpoints(text: bytes | str) -> dict[str, tuple[str, ...]]:
+    """Read the ready replicas of each cluster (written by the gateway itself)."""
+    document = _object(text, "endpoints.json")
+    return {cluster: tuple(_list(document, cluster)) for cluster in document}
 
 
 def parse_key_sets(text: bytes | str) -> dict[str, object]:
@@ -260,9 +280,7 @@ def parse_key_sets(text: bytes | str) -> dict[str, object]:
     return sets if isinstance(sets, dict) else {}
 
 
-def build_table(
-    routes: Routes, keys: Iterable[Key], ready: frozenset[str], key_sets: Mapping[str, object] | None = None
-) -> Table:
+def build_table(routes: Routes, keys: Iterable[Key], key_sets: Mapping[str, object] | None = None) -> Table:
     """Put it together. Served names win over aliases, earlier entries over later ones: the operator has settled collisions."""
     by_name: dict[str, Model] = {}
     for model in routes.models:
@@ -282,7 +300,6 @@ def build_table(
         keys=by_digest,
         keys_by_name=by_key_name,
         models=routes.models,
-        ready=ready,
         max_request_bytes=routes.max_request_bytes,
         token=routes.token,
         roles=roles,
@@ -348,6 +365,9 @@ def _parse_model(entry: Any) -> Model | None:
             stopped=bool(entry.get("stopped", False)),
             created=int(_timestamp(entry.get("createdAt")) or 0),
             cluster=f"{namespace}/{deployment}",
+            slots=positive(entry, "slots", 0),
+            hold=_parse_hold(entry.get("hold")),
+            sleeping=bool(entry.get("sleeping", False)),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         logger.warning("%s: a model entry is left out: %s: %s", ROUTES_FIELD, type(error).__name__, error)
@@ -360,6 +380,22 @@ def _parse_paths(entry: dict[str, Any], task: str) -> frozenset[str]:
     if given is None:
         return PATHS_BY_TASK.get(task, frozenset())
     return frozenset(path for path in _list(entry, "paths") if isinstance(path, str) and path in ENDPOINTS)
+
+
+def _parse_hold(entry: Any) -> Hold | None:
+    if entry is None:
+        return None
+    mode = entry["mode"]
+    if mode not in ("Hold", "Reject"):
+        raise ValueError(f"hold.mode is {mode!r}")
+    cold_start = entry.get("coldStartSeconds")
+    return Hold(
+        reject=mode == "Reject",
+        wait_seconds=min(float(entry["maxWaitSeconds"]), LONGEST_HOLD_SECONDS),
+        most_held=int(entry["maxHeldRequests"]),
+        heartbeat_seconds=max(0.1, float(entry["heartbeatSeconds"])),
+        cold_start_seconds=None if cold_start is None else float(cold_start),
+    )
 
 
 def _parse_key(entry: Any) -> Key | None:

@@ -68,6 +68,10 @@ class Decision:
     """What the request counts in."""
     max_tokens: int = 0
     """Tokens it may have generated; 0 for any number."""
+    says: ApiProblem | None = None
+    """What the relay shall say, word for word."""
+    held: str = ""
+    """The place in the queue that the relay keeps for the caller, and how often it sends a sign of life."""
     anthropic: bool = False
     """The problem is worded as Anthropic does."""
     wire: bytes = b""
@@ -92,6 +96,18 @@ class Request:
     """Asked before the body was read: say only whether it may be read."""
     document: Mapping[str, Any] = field(default_factory=dict)
     """The body, once it has been read; of a form nothing."""
+    place: str = ""
+    """The place in the queue with which the relay comes back."""
+
+    @property
+    def path(self) -> str:
+        """Without the query."""
+        return self.target.partition("?")[0]
+
+    @property
+    def streams(self) -> bool:
+        """Whether the caller wants the answer as it is made."""
+        return self.document.get("stream") is True
 
 
 def decide(table: Table, request: Request, now: float) -> Decision:
@@ -106,9 +122,7 @@ def decide(table: Table, request: Request, now: float) -> Decision:
 
 def decide_path(table: Table, request: Request, path: str, endpoint: Endpoint | None, now: float) -> Decision:
     """The key comes first: without one nothing can be learned, not even which paths exist."""
-    key = find_key(table, request.authorization, now)
-    if not isinstance(key, ApiProblem) and request.user_token and key.user_tokens is not None:
-        key = find_user(table, key, key.user_tokens, request.user_token, now)
+    key = find_caller(table, request, now)
     if isinstance(key, ApiProblem):
         return Decision(key.code, problem=key)
     if endpoint is None:
@@ -131,6 +145,14 @@ def decide_path(table: Table, request: Request, path: str, endpoint: Endpoint | 
             table.cache.clear()
         table.cache[key.digest, name, path] = decision
     return decision
+
+
+def find_caller(table: Table, request: Request, now: float) -> Key | ApiProblem:
+    """The key, as that of its user where it speaks for one."""
+    key = find_key(table, request.authorization, now)
+    if not isinstance(key, ApiProblem) and request.user_token and key.user_tokens is not None:
+        return find_user(table, key, key.user_tokens, request.user_token, now)
+    return key
 
 
 def find_key(table: Table, authorization: str, now: float) -> Key | ApiProblem:
@@ -215,8 +237,6 @@ def decide_route(table: Table, key: Key, name: str, path: str) -> Decision:
         return refuse(key, unsupported(table, key, model, name, path), model)
     if model.stopped:
         return to_relay(key, "model_stopped", model, name)
-    if model.cluster not in table.ready:
-        return to_relay(key, "model_not_ready", model, name)
     scopes = table.scopes(key, model)
     return Decision(
         ALLOWED,
@@ -258,6 +278,50 @@ def token_role(key: Key) -> str:
 def to_relay(key: Key, answer: str, model: Model, name: str) -> Decision:
     """Allowed towards the relay, which words the refusal."""
     return Decision(answer, cluster=ANSWER_CLUSTER, answer=answer, model=model.name, requested=name, key=key.name)
+
+
+def answered_by_relay(decision: Decision, reason: str, **more: Any) -> Decision:
+    """What was allowed after all ends at the relay."""
+    return Decision(
+        reason,
+        cluster=ANSWER_CLUSTER,
+        answer=reason,
+        model=decision.model,
+        requested=decision.requested,
+        key=decision.key,
+        user=decision.user,
+        **more,
+    )
+
+
+def relayed(decision: Decision, problem: ApiProblem) -> Decision:
+    """A refusal with a 5xx, of which ext_authz would lose the body."""
+    made = answered_by_relay(decision, "problem", says=problem)
+    made.reason = problem.code
+    return made
+
+
+def refused(decision: Decision, request: Request, problem: ApiProblem) -> Decision:
+    """What was allowed after all is refused."""
+    if problem.status >= 500:
+        return relayed(decision, problem)
+    endpoint = ENDPOINTS.get(request.path)
+    return Decision(
+        problem.code,
+        problem=problem,
+        key=decision.key,
+        user=decision.user,
+        model=decision.model,
+        anthropic=endpoint is not None and endpoint.anthropic,
+    )
+
+
+def decide_again(table: Table, request: Request, name: str, now: float) -> Decision:
+    """Whether a request that waits would still be let in, and where to."""
+    key = find_caller(table, request, now)
+    if isinstance(key, ApiProblem):
+        return Decision(key.code, problem=key)
+    return decide_route(table, key, name, request.path)
 
 
 def refuse(key: Key, problem: ApiProblem, model: Model | None = None) -> Decision:

@@ -49,6 +49,12 @@ PATHS_BY_TASK: Mapping[str, frozenset[str]] = {
 }
 """Of a model whose route does not say what it serves: an operator of an earlier version wrote it."""
 
+CONVERSATIONS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"})
+"""Requests here begin with what an engine may remember from the last one, and streamed answers are server-sent events."""
+
+MOST_TRIES = 4
+"""Replicas that one request may be sent to, one after the other, as long as none has begun to answer."""
+
 ANTHROPIC_PREFIX = "/v1/messages"
 
 

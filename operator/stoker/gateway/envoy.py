@@ -12,6 +12,7 @@ from typing import Any
 
 from stoker.gateway import access_log
 from stoker.gateway.decide import ALLOWED, ANSWER_CLUSTER
+from stoker.gateway.endpoints import MOST_TRIES
 from stoker.gateway.local_replies import local_reply_config
 from stoker.gateway.settings import Settings
 from stoker.gateway.usage_filter import FIELDS, LUA, METADATA
@@ -37,12 +38,23 @@ POLICY_CLUSTER = "policy"
 EARLY_FROM_BYTES = 64 << 10
 """Bodies from this size on, and of unknown size, are read only after the caller's key was found good."""
 MOST_REQUESTS = 100_000
-STREAM_IDLE = "3600s"
+STREAM_IDLE = "3660s"
+"""Longer than a request may be held (LONGEST_HOLD_SECONDS), as every time limit below that a held request meets."""
+HOLD_TIMEOUT = STREAM_IDLE
 # llama.cpp closes an idle connection after 5 s, others later: ours are gone before, or a request could meet a closing one.
 UPSTREAM_IDLE = "3s"
-POLICY_TIMEOUT = "5s"
+EARLY_TIMEOUT = "5s"
 USER_TOKEN_HEADER = "x-gw-user-token"
 """Under this name the policy sees X-OpenWebUI-User-Jwt; that and everything else that begins like it goes no further."""
+ASKED_WITH = (
+    "authorization",
+    "x-api-key",
+    "content-type",
+    USER_TOKEN_HEADER,
+    "x-session-affinity",
+    "x-session-id",
+)
+"""Headers that the policy sees."""
 NOT_FOR_ENGINES = [
     "authorization",
     "x-api-key",
@@ -55,6 +67,8 @@ NOT_FOR_ENGINES = [
     "x-gw-key",
     "x-gw-model",
     "x-gw-reason",
+    "x-gw-endpoint",
+    "x-gw-held",
     "x-gw-user",
     USER_TOKEN_HEADER,
     "x-gw-caller",
@@ -79,17 +93,42 @@ def build_bootstrap(settings: Settings) -> Document:
 
 
 def build_listeners(settings: Settings, *, tls: bool = False) -> Document:
-    """One listener for HTTP/1.1 and HTTP/2, with TLS or without."""
+    """One listener for HTTP/1.1 and HTTP/2, with TLS or without; and one for the relay, which comes back with what it was given."""
+    chain: Document = {"filters": [_manager(settings, internal=False)]}
+    if tls:
+        chain["transport_socket"] = _tls_socket(settings)
+    openai = _address(settings.listen_address, settings.listen_port)
+    internal = {"pipe": {"path": str(settings.internal_socket), "mode": 0o600}}
+    return {
+        "resources": [
+            _listener("openai", openai, chain),
+            _listener("internal", internal, {"filters": [_manager(settings, internal=True)]}),
+        ]
+    }
+
+
+def _listener(name: str, address: Document, chain: Document) -> Document:
+    return {
+        "@type": API + "listener.v3.Listener",
+        "name": name,
+        "address": address,
+        "per_connection_buffer_limit_bytes": 1 << 20,
+        "filter_chains": [chain],
+    }
+
+
+def _manager(settings: Settings, *, internal: bool) -> Document:
+    """How requests are taken; internal ones have been taken once already, and bring headers of ours along."""
     manager = {
-        "stat_prefix": STAT_PREFIX,
+        "stat_prefix": "internal" if internal else STAT_PREFIX,
         "codec_type": "AUTO",
         "rds": {"route_config_name": ROUTES_NAME, "config_source": _from_file(settings.xds / "rds.json")},
         "http_filters": [
             # Off, and free of cost, where no origins are configured: routes switch it on. In front of the policy, for a browser asks
             # before it sends a key.
             {**_extension(CORS_FILTER, "filters.http.cors.v3.Cors"), "disabled": True},
-            _policy_filter(EARLY_FILTER, settings, early=True),
-            _policy_filter(POLICY_FILTER, settings, early=False),
+            *([] if internal else [_policy_filter(EARLY_FILTER, settings, "early")]),
+            _policy_filter(POLICY_FILTER, settings, "internal" if internal else ""),
             # Behind the policy, so that it adds what the policy says; and next to the engine, so that it sees answers as they come.
             # By name, so that it runs only where a route says so.
             _extension(USAGE_FILTER, "filters.http.lua.v3.Lua", source_codes={COUNT_USAGE: {"inline_string": LUA}}),
@@ -97,7 +136,9 @@ def build_listeners(settings: Settings, *, tls: bool = False) -> Document:
         ],
         # Before anything else sees the request, route selection included. By prefix, so that no such header can be forgotten;
         # x-envoy-* of a client would set its own retries and time limits.
-        "early_header_mutation_extensions": [
+        "early_header_mutation_extensions": []
+        if internal
+        else [
             _extension(
                 "envoy.http.early_header_mutation.header_mutation",
                 "http.early_header_mutation.header_mutation.v3.HeaderMutation",
@@ -118,7 +159,7 @@ def build_listeners(settings: Settings, *, tls: bool = False) -> Document:
         # Paths stay as they came, and the policy compares them whole: what is normalized here could be read differently there.
         "normalize_path": False,
         "merge_slashes": False,
-        "use_remote_address": True,
+        "use_remote_address": not internal,
         "generate_request_id": True,
         "preserve_external_request_id": True,
         "always_set_request_id_in_response": True,
@@ -138,25 +179,11 @@ def build_listeners(settings: Settings, *, tls: bool = False) -> Document:
             "initial_connection_window_size": 4 << 20,
         },
     }
-    chain: Document = {
-        "filters": [
-            _extension(
-                "envoy.filters.network.http_connection_manager",
-                "filters.network.http_connection_manager.v3.HttpConnectionManager",
-                **manager,
-            )
-        ]
-    }
-    if tls:
-        chain["transport_socket"] = _tls_socket(settings)
-    listener = {
-        "@type": API + "listener.v3.Listener",
-        "name": "openai",
-        "address": _address(settings.listen_address, settings.listen_port),
-        "per_connection_buffer_limit_bytes": 1 << 20,
-        "filter_chains": [chain],
-    }
-    return {"resources": [listener]}
+    return _extension(
+        "envoy.filters.network.http_connection_manager",
+        "filters.network.http_connection_manager.v3.HttpConnectionManager",
+        **manager,
+    )
 
 
 def build_certificate(chain: str, key: str) -> Document:
@@ -187,9 +214,11 @@ def build_routes(max_request_bytes: int, origins: Iterable[str] = ()) -> Documen
         "timeout": "0s",
         "idle_timeout": STREAM_IDLE,
         "retry_policy": {
-            # Only where no engine has seen the request; each time a different endpoint.
-            "retry_on": "connect-failure,refused-stream",
-            "num_retries": 3,
+            # Only before the first byte, and where no engine works on the request; each time a different endpoint: the policy says
+            # which, and how often, for Envoy would go round again.
+            "retry_on": "connect-failure,refused-stream,retriable-status-codes",
+            "retriable_status_codes": [503],
+            "num_retries": MOST_TRIES - 1,
             "host_selection_retry_max_attempts": 5,
             "retry_host_predicate": [
                 _extension(
@@ -200,9 +229,15 @@ def build_routes(max_request_bytes: int, origins: Iterable[str] = ()) -> Documen
         },
     }
     not_early = {EARLY_FILTER: _per_route(disabled=True)}
+    answered = _header("x-gw-cluster", string_match={"exact": ANSWER_CLUSTER})
     routes = [
         {
-            "match": {"prefix": "/", "headers": [_header("x-gw-cluster", string_match={"exact": ANSWER_CLUSTER})]},
+            # For the relay to keep the caller company: it comes back with the request as it was, key and all.
+            "match": {"prefix": "/", "headers": [answered, _header("x-gw-held", present_match=True)]},
+            "route": {"cluster": ANSWER_CLUSTER, "timeout": "0s", "idle_timeout": STREAM_IDLE},
+        },
+        {
+            "match": {"prefix": "/", "headers": [answered]},
             "route": relay,
             "request_headers_to_remove": ["authorization", "x-api-key"],
         },
@@ -290,18 +325,21 @@ def _engine_cluster(settings: Settings, name: str) -> Document:
         "eds_cluster_config": {"eds_config": _from_file(endpoints_file(settings, name))},
         "connect_timeout": "1s",
         "per_connection_buffer_limit_bytes": 1 << 20,
-        # Replicas are few and requests long: look at all of them, not at two.
-        "load_balancing_policy": {
-            "policies": [
-                {
-                    "typed_extension_config": _extension(
+        # The policy names the endpoints to try, in order. Where none of them is there any more: the least busy one, of all.
+        "load_balancing_policy": _balance(
+            _extension(
+                "envoy.load_balancing_policies.override_host",
+                "load_balancing_policies.override_host.v3.OverrideHost",
+                override_host_sources=[{"metadata": {"key": EXT_AUTHZ, "path": [{"key": "x-gw-endpoint"}]}}],
+                fallback_policy=_balance(
+                    _extension(
                         "envoy.load_balancing_policies.least_request",
                         "load_balancing_policies.least_request.v3.LeastRequest",
                         selection_method="FULL_SCAN",
                     )
-                }
-            ]
-        },
+                ),
+            )
+        ),
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
         "circuit_breakers": _no_limits(),
         "typed_extension_protocol_options": {
@@ -312,6 +350,10 @@ def _engine_cluster(settings: Settings, name: str) -> Document:
             }
         },
     }
+
+
+def _balance(policy: Document) -> Document:
+    return {"policies": [{"typed_extension_config": policy}]}
 
 
 def _local_cluster(name: str, path: Path) -> Document:
@@ -329,22 +371,28 @@ def _local_cluster(name: str, path: Path) -> Document:
     }
 
 
-def _policy_filter(name: str, settings: Settings, *, early: bool) -> Document:
-    """Asks the policy: early without the body, whether the body may be read at all; then with it, where the request goes."""
+def _policy_filter(name: str, settings: Settings, stage: str) -> Document:
+    """Asks the policy: early without the body, whether the body may be read at all; then with it, where the request goes.
+
+    The second answer may take as long as a request may be held. A policy process that has stopped answering is ended by its
+    supervisor, and its successor is asked again.
+    """
+    early = stage == "early"
+    timeout = EARLY_TIMEOUT if early else HOLD_TIMEOUT
     config: Document = {
         "http_service": {
-            "server_uri": {"uri": "http://policy", "cluster": POLICY_CLUSTER, "timeout": POLICY_TIMEOUT},
+            "server_uri": {"uri": "http://policy", "cluster": POLICY_CLUSTER, "timeout": timeout},
             # A decision changes nothing, so it may be asked for twice: a policy process that is killed costs its callers a moment,
             # not an error.
             "retry_policy": {
                 "retry_on": "reset,connect-failure",
-                "num_retries": 2,
+                "num_retries": 5,
                 # Envoy takes the longest interval as the time limit of one try, too.
-                "retry_back_off": {"base_interval": "0.01s", "max_interval": POLICY_TIMEOUT},
+                "retry_back_off": {"base_interval": "0.01s", "max_interval": timeout},
             },
-            "authorization_request": {"headers_to_add": [{"key": "x-gw-stage", "value": "early"}]} if early else {},
+            "authorization_request": {"headers_to_add": [{"key": "x-gw-stage", "value": stage}]} if stage else {},
             "authorization_response": {
-                "allowed_upstream_headers": {"patterns": [{"prefix": "x-gw-"}]},
+                "allowed_upstream_headers": {"patterns": [{"prefix": "x-gw-"}, {"exact": "x-envoy-max-retries"}]},
                 "allowed_client_headers": {
                     "patterns": [
                         *({"exact": header} for header in ("allow", "retry-after", "www-authenticate")),
@@ -357,7 +405,7 @@ def _policy_filter(name: str, settings: Settings, *, early: bool) -> Document:
         },
         "allowed_headers": {
             "patterns": [
-                {"exact": header} for header in ("authorization", "x-api-key", "content-type", USER_TOKEN_HEADER)
+                {"exact": header} for header in (*ASKED_WITH, *(("x-gw-held",) if stage == "internal" else ()))
             ]
         },
         "failure_mode_allow": False,

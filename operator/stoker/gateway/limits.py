@@ -53,8 +53,6 @@ class Admission:
 
     headers: tuple[tuple[str, str], ...]
     problem: ApiProblem | None = None
-    ticket: str = ""
-    """By which the end of the request will be told; nothing where nobody has to know."""
 
     @property
     def admitted(self) -> bool:

@@ -26,6 +26,8 @@ STEADY_SECONDS = 5.0
 LONGEST_WAIT_SECONDS = 2.0
 QUICK_RESTARTS = 5
 STOP_SECONDS = 10.0
+LOOK_SECONDS = 1.0
+SILENT_LOOKS = 5
 OURS = (signal.SIGCHLD, *STOP_SIGNALS)
 
 
@@ -41,12 +43,17 @@ class Child:
     """Restarts in a row after a short life."""
     start_at: float = 0.0
     """When it may start again."""
+    alive: int = -1
+    """An eventfd that it writes to each second, where it does."""
+    silent: int | None = None
+    """Looks in a row that found nothing there; None before it has begun: how long it takes to start is another matter."""
 
     def start(self) -> None:
         """A new process image: nothing of this one's state, and no signal left blocked."""
         command = [sys.executable, "-m", f"stoker.gateway.{self.name}", *self.arguments]
         self.pid = os.posix_spawn(sys.executable, command, os.environ, setsigmask=(), setsigdef=(*OURS, signal.SIGPIPE))
         self.started_at = time.monotonic()
+        self.silent = None
 
     def ended(self, status: int) -> None:
         """It is gone; say when it may start again."""
@@ -90,9 +97,12 @@ def open_children(settings: Settings) -> list[Child]:
     for end in (reader, writer):
         os.set_blocking(end, False)
         os.set_inheritable(end, True)
+    alive = os.eventfd(0, os.EFD_NONBLOCK)
+    os.set_inheritable(alive, True)
     # The objects would close their descriptors when collected.
+    sockets = ["--policy", str(policy.detach()), "--http", str(http.detach())]
     return [
-        Child("policy", ["--policy", str(policy.detach()), "--http", str(http.detach()), "--changes", str(reader)]),
+        Child("policy", [*sockets, "--changes", str(reader), "--alive", str(alive)], alive=alive),
         Child("relay", ["--answer", str(answer.detach()), "--changes", str(writer)]),
     ]
 
@@ -112,15 +122,36 @@ def unix_socket(path: Path) -> socket.socket:
 
 def supervise(children: list[Child]) -> int:
     """Start again what ended, until told to stop; then stop both, and wait for them."""
+    look_at = time.monotonic() + LOOK_SECONDS
     while True:
-        due = [child.start_at - time.monotonic() for child in children if not child.pid]
-        got = signal.sigtimedwait(OURS, max(0.0, min(due))) if due else signal.sigwaitinfo(OURS)
+        due = [child.start_at for child in children if not child.pid]
+        got = signal.sigtimedwait(OURS, max(0.0, min([look_at, *due]) - time.monotonic()))
+        if time.monotonic() >= look_at:
+            look_at = time.monotonic() + LOOK_SECONDS
+            end_silent(children)
         if got is not None and got.si_signo in STOP_SIGNALS:
             return stop(children)
         reap(children)
         for child in children:
             if not child.pid and child.start_at <= time.monotonic():
                 child.start()
+
+
+def end_silent(children: list[Child]) -> None:
+    """Kill what runs but does nothing any more: Envoy waits long for an answer, since requests may be held. Counted in looks, not
+    in seconds, so that a machine without time for anybody does not seem like a process that hangs."""
+    for child in children:
+        if child.alive < 0 or not child.pid:
+            continue
+        try:
+            os.eventfd_read(child.alive)
+            child.silent = 0
+        except BlockingIOError:
+            child.silent = child.silent if child.silent is None else child.silent + 1
+        if child.silent is not None and child.silent >= SILENT_LOOKS:
+            logger.error("%s has not been heard of for %.0f s; it is ended", child.name, child.silent * LOOK_SECONDS)
+            child.silent = None
+            os.kill(child.pid, signal.SIGKILL)
 
 
 def reap(children: list[Child]) -> None:

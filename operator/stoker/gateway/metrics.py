@@ -35,6 +35,10 @@ class DecisionMetrics(Collector):
         place = int(seconds * 62_500).bit_length()
         self._latency[place if place < len(LATENCY_BUCKETS) else -1] += 1
 
+    def count_late(self, reason: str, model: str) -> None:
+        """A request that was held has its answer."""
+        self.decisions[reason, model] += 1
+
     def configured(self, generation: int, models: int, ready_models: int, keys: int) -> None:
         """A configuration was taken over."""
         self.generation, self.models, self.ready_models, self.keys = generation, models, ready_models, keys

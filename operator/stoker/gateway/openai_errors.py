@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"
@@ -31,16 +33,23 @@ class ApiProblem:
     type: str = INVALID_REQUEST
     param: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    loading: Mapping[str, object] | None = None
+    """How far the model's start is; a member of the error object that only ours have."""
 
     @property
     def body(self) -> bytes:
         """OpenAI's error object."""
-        return json.dumps(error_object(self.message, self.type, self.code, self.param), separators=(",", ":")).encode()
+        return self._encode(error_object(self.message, self.type, self.code, self.param))
 
     @property
     def anthropic_body(self) -> bytes:
         """The same in Anthropic's words."""
-        return json.dumps(anthropic_error_object(self.message, self.status), separators=(",", ":")).encode()
+        return self._encode(anthropic_error_object(self.message, self.status))
+
+    def _encode(self, document: Mapping[str, Any]) -> bytes:
+        if self.loading is not None:
+            document["error"]["loading"] = self.loading
+        return json.dumps(document, separators=(",", ":")).encode()
 
 
 def anthropic_error_object(message: str, status: int) -> dict[str, object]:
@@ -233,4 +242,58 @@ def model_not_ready(name: str) -> ApiProblem:
         SERVER_ERROR,
         param="model",
         headers=(("retry-after", "10"),),
+    )
+
+
+def model_loading(name: str, loading: Mapping[str, object], waited: float, retry_after: int) -> ApiProblem:
+    """Being started, and the caller's patience is at its end, or the model's owner has others called back later."""
+    progress = loading.get("progress")
+    how_far = f"{loading['phase']}, {progress:.0%}" if isinstance(progress, float) else str(loading["phase"])
+    so_far = f" It was not ready within {waited:.0f} s." if waited else ""
+    return ApiProblem(
+        503,
+        "model_loading",
+        f"The model {quote(name)} is being started ({how_far}).{so_far} Try again in {retry_after} s.",
+        SERVER_ERROR,
+        param="model",
+        headers=(("retry-after", str(retry_after)),),
+        loading=loading,
+    )
+
+
+def model_failed(name: str, why: str, retry_after: int) -> ApiProblem:
+    """Nobody need wait for it: somebody has to put something right first."""
+    return ApiProblem(
+        503,
+        "model_failed",
+        f"The model {quote(name)} cannot be started: {why or 'its ModelDeployment says why'}. "
+        "kubectl get modeldeployments shows it to whoever runs it.",
+        SERVER_ERROR,
+        param="model",
+        headers=(("retry-after", str(retry_after)),),
+    )
+
+
+def busy_too_long(name: str, waited: float, retry_after: int) -> ApiProblem:
+    """All places were taken for as long as a request may wait."""
+    return ApiProblem(
+        503,
+        "model_busy",
+        f"All replicas of the model {quote(name)} were busy for {waited:.0f} s. Try again in {retry_after} s.",
+        SERVER_ERROR,
+        param="model",
+        headers=(("retry-after", str(retry_after)),),
+    )
+
+
+def queue_full(name: str, most: int, retry_after: int) -> ApiProblem:
+    """As many wait as may."""
+    return ApiProblem(
+        429,
+        "queue_full",
+        f"{most} requests wait for the model {quote(name)} already, and no more are held at this replica of the gateway "
+        f"(coldStart.maxHeldRequests of its ModelDeployment). Try again in {retry_after} s.",
+        "requests",
+        param="model",
+        headers=(("retry-after", str(retry_after)),),
     )

@@ -5,13 +5,12 @@
 /readyz    requests would be served: configured, Envoy live, not draining
 /metrics   Prometheus
 /drain     Envoy's preStop: stop taking new connections, return when no request is running (or the time is over)
-/load      requests per model, for the operator, with the bearer token of the configuration
+/load      requests per model, and /loading, how far models are: for the operator (see load)
 """
 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import logging
 import socket
@@ -25,7 +24,7 @@ from stoker.gateway.envoy import STAT_PREFIX
 from stoker.gateway.metrics import DecisionMetrics
 from stoker.gateway.settings import Settings
 from stoker.gateway.state import StateReader
-from stoker.gateway.web import TEXT, WebRequest, WebResponse, protocol_factory
+from stoker.gateway.web import TEXT, Handler, WebRequest, WebResponse, protocol_factory
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ RUNNING = f"http.{STAT_PREFIX}.downstream_rq_active"
 class ProbeServer:
     """Answers on port 9090, in the policy process."""
 
-    def __init__(self, settings: Settings, reader: StateReader, metrics: DecisionMetrics) -> None:
+    def __init__(self, settings: Settings, reader: StateReader, metrics: DecisionMetrics, load: Handler) -> None:
         self._settings = settings
         self._reader = reader
         self._metrics = metrics
@@ -54,7 +53,8 @@ class ProbeServer:
             "/readyz": self._readyz,
             "/metrics": self._serve_metrics,
             "/drain": self._drain,
-            "/load": self._load,
+            "/load": load,
+            "/loading": load,
         }
 
     async def start(self, listening: socket.socket) -> asyncio.Server:
@@ -139,28 +139,6 @@ class ProbeServer:
         except NotAnswering:
             return None
         return stats.get(RUNNING, 0)
-
-    async def _load(self, request: WebRequest) -> WebResponse:
-        table = self._reader.table
-        sent = request.headers.get("authorization", "")
-        if table is None or not table.token or not hmac.compare_digest(sent.encode(), f"Bearer {table.token}".encode()):
-            return text(401, "the bearer token of the gateway's configuration is needed")
-        try:
-            active = await self._stats(r"^cluster\..+/.+\.upstream_rq_active$")
-        except NotAnswering as error:
-            return text(503, f"unknown: {error}")
-        arrived: dict[str, int] = {}
-        for (_, model), count in self._metrics.decisions.items():
-            arrived[model] = arrived.get(model, 0) + count
-        models = {
-            model.name: {
-                "running": active.get(f"cluster.{model.cluster}.upstream_rq_active", 0),
-                "arrivedTotal": arrived.get(model.name, 0),
-                "ready": model.cluster in table.ready,
-            }
-            for model in table.models
-        }
-        return WebResponse(200, json.dumps({"models": models}).encode())
 
     async def _stats(self, pattern: str) -> dict[str, int]:
         """Envoy's counters by name."""

@@ -16,7 +16,7 @@ from stoker.api.certificates import check_certificate
 from stoker.gateway import envoy
 from stoker.gateway.config import ConfigRejected, Model, Routes, parse_keys, parse_routes
 from stoker.gateway.settings import Settings
-from stoker.gateway.state import KEYS_FILE, READY_FILE, ROUTES_FILE, write_file
+from stoker.gateway.state import ENDPOINTS_FILE, KEYS_FILE, ROUTES_FILE, write_file
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +24,11 @@ Object = dict[str, Any]
 Service = tuple[str, str]
 """Namespace and name."""
 
+Address = tuple[str, int]
+
+LINGER_SECONDS = 1.0
+"""Envoy knows an endpoint so much longer than the policy: what the policy sent there in the last moment must still find it. A pod
+on its way out serves for two seconds at least (see the agent's /drain)."""
 SERVICE_LABEL = "kubernetes.io/service-name"
 PORT_NAME = "http"
 """Name of the engine's port in its Service; a Service with one port only may call it as it likes."""
@@ -32,8 +37,14 @@ PORT_NAME = "http"
 class Publisher:
     """The gateway's view of the cluster, and the writer of all its files."""
 
-    def __init__(self, settings: Settings, on_change: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        on_change: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._settings = settings
+        self._clock = clock
         self._on_change = on_change
         self._routes: Routes | None = None
         self._routes_text = b""
@@ -45,6 +56,10 @@ class Publisher:
         """When files were last brought up to date; 0 before the first time."""
         self._clusters: set[str] = set()
         self._written: dict[Path, bytes] = {}
+        self._ready: dict[str, set[Address]] = {}
+        """What the policy was told last."""
+        self._leaving: dict[tuple[str, Address], float] = {}
+        """Endpoints that the policy does not choose any more, and until when Envoy keeps them."""
 
     @property
     def routes(self) -> Routes | None:
@@ -109,11 +124,16 @@ class Publisher:
         In this order, so that nobody is sent where nothing is yet: endpoints (Envoy ends when a cluster's file is missing),
         clusters, routes, and last what the policy reads.
         """
+        changed = self.write_envoy_files()
+        return self.write_state() or changed
+
+    def write_envoy_files(self) -> bool:
+        """Everything that Envoy reads; clusters that are gone stay until nobody is sent there any more."""
         if self._routes is None:
             return False
         models = self._routes.models
         clusters = {model.cluster for model in models}
-        addresses = self._addresses(models)
+        addresses = self._with_leaving(self._addresses(models))
         xds = self._settings.xds
         changed = False
         for cluster in sorted(clusters):
@@ -125,18 +145,56 @@ class Publisher:
         )
         changed |= self._write_listener(self._routes.certificate_secret)
         changed |= self._write(self._settings.bootstrap, envoy.build_bootstrap(self._settings))
-        grown = self._clusters | clusters
-        changed |= self._write(xds / "cds.json", envoy.build_clusters(self._settings, grown))
-        changed |= self._write_state(self._routes, addresses)
+        return self._write(xds / "cds.json", envoy.build_clusters(self._settings, self._clusters | clusters)) or changed
+
+    def write_state(self) -> bool:
+        """Everything that the policy reads."""
+        if self._routes is None:
+            return False
+        models = self._routes.models
+        clusters = {model.cluster for model in models}
+        self._ready = self._addresses(models)
+        changed = self._write_state(self._routes, self._ready)
         if changed:
             self._on_change()
         self.published_at = time.time()
         # Now nobody is sent to the clusters that are gone; requests that run there finish.
-        if grown != clusters:
-            self._write(xds / "cds.json", envoy.build_clusters(self._settings, clusters))
+        if not self._clusters <= clusters:
+            self._write(self._settings.xds / "cds.json", envoy.build_clusters(self._settings, clusters))
         self._clusters = clusters
         self._remove_stale(clusters)
         return changed
+
+    def new_endpoints(self) -> set[tuple[str, str]]:
+        """Endpoints, with their clusters, that the policy has not been told of yet."""
+        models = self._routes.models if self._routes else ()
+        return {
+            (cluster, address_text(address))
+            for cluster, found in self._addresses(models).items()
+            for address in found - self._ready.get(cluster, set())
+        }
+
+    def _with_leaving(self, addresses: dict[str, set[Address]]) -> dict[str, set[Address]]:
+        """Those, and what has been taken out a moment ago."""
+        now = self._clock()
+        for cluster, before in self._ready.items():
+            for address in before - addresses.get(cluster, before):
+                self._leaving.setdefault((cluster, address), now + LINGER_SECONDS)
+        self._leaving = {
+            (cluster, address): until
+            for (cluster, address), until in self._leaving.items()
+            if until > now and address not in addresses.get(cluster, ())
+        }
+        made = {cluster: set(found) for cluster, found in addresses.items()}
+        for cluster, address in self._leaving:
+            if cluster in made:
+                made[cluster].add(address)
+        return made
+
+    @property
+    def due_in(self) -> float | None:
+        """Seconds until something has to be written again; None when nothing has."""
+        return max(0.0, min(self._leaving.values()) - self._clock()) if self._leaving else None
 
     def _write_listener(self, secret: str) -> bool:
         """With TLS only when there is a certificate, and never without it where it is wanted: until then what is on disk stays, and a
@@ -153,7 +211,7 @@ class Publisher:
         changed = self._write(self._settings.certificate, envoy.build_certificate(*pair))
         return self._write(self._settings.xds / "lds.json", envoy.build_listeners(self._settings, tls=True)) or changed
 
-    def _addresses(self, models: Iterable[Model]) -> dict[str, set[tuple[str, int]]]:
+    def _addresses(self, models: Iterable[Model]) -> dict[str, set[Address]]:
         """Ready replicas by cluster, without clusters of namespaces that were not listed yet: what is on disk stays for those."""
         by_service: dict[Service, list[Object]] = {}
         for namespace, slices in self._slices.items():
@@ -166,24 +224,27 @@ class Publisher:
             if model.namespace in self._slices
         }
 
-    def _write_state(self, routes: Routes, addresses: dict[str, set[tuple[str, int]]]) -> bool:
+    def _write_state(self, routes: Routes, addresses: dict[str, set[Address]]) -> bool:
         state = self._settings.state
         unlisted = {model.cluster for model in routes.models if model.cluster not in addresses}
-        ready = {cluster for cluster, known in addresses.items() if known} | (unlisted & self._ready_before())
+        endpoints = {cluster: found for cluster, found in self._endpoints_before().items() if cluster in unlisted}
+        for cluster, known in addresses.items():
+            if known:
+                endpoints[cluster] = sorted(map(address_text, known))
         keys = [key for secret in routes.key_secrets for key in self._keys.get(secret, [])]
         return any(
             [
                 write_file(state / ROUTES_FILE, self._routes_text),
                 self._write(state / KEYS_FILE, {"keys": keys}),
-                self._write(state / READY_FILE, {"ready": sorted(ready)}),
+                self._write(state / ENDPOINTS_FILE, dict(sorted(endpoints.items()))),
             ]
         )
 
-    def _ready_before(self) -> set[str]:
+    def _endpoints_before(self) -> dict[str, list[str]]:
         try:
-            return set(json.loads((self._settings.state / READY_FILE).read_bytes())["ready"])
-        except (OSError, ValueError, KeyError):
-            return set()
+            return dict(json.loads((self._settings.state / ENDPOINTS_FILE).read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return {}
 
     def _write(self, path: Path, document: object) -> bool:
         content = json.dumps(document, separators=(",", ":")).encode()
@@ -201,9 +262,9 @@ class Publisher:
                 self._written.pop(path, None)
 
 
-def ready_addresses(slices: Iterable[Object]) -> set[tuple[str, int]]:
+def ready_addresses(slices: Iterable[Object]) -> set[Address]:
     """Addresses that take new requests. IPv6 only where there is no IPv4: a pod with both has two slices, and is one replica."""
-    found: dict[str, set[tuple[str, int]]] = {"IPv4": set(), "IPv6": set()}
+    found: dict[str, set[Address]] = {"IPv4": set(), "IPv6": set()}
     for item in slices:
         port = engine_port(item.get("ports") or [])
         kind = item.get("addressType", "IPv4")
@@ -213,6 +274,12 @@ def ready_addresses(slices: Iterable[Object]) -> set[tuple[str, int]]:
             if takes_requests(endpoint.get("conditions") or {}):
                 found[kind].update((address, port) for address in (endpoint.get("addresses") or [])[:1])
     return found["IPv4"] or found["IPv6"]
+
+
+def address_text(address: Address) -> str:
+    """As Envoy writes it."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def takes_requests(conditions: Object) -> bool:

@@ -15,6 +15,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import uvloop
 
@@ -22,6 +23,7 @@ from stoker.gateway import openai_errors as errors
 from stoker.gateway.access_log import Rotation
 from stoker.gateway.config import Key, Model, Table
 from stoker.gateway.endpoints import speaks_anthropic
+from stoker.gateway.held import hold_stream, wants_signs_of_life
 from stoker.gateway.key_sets import KeySets
 from stoker.gateway.openai_errors import ApiProblem
 from stoker.gateway.openapi import build_document
@@ -31,19 +33,25 @@ from stoker.gateway.settings import Settings
 from stoker.gateway.state import StateReader
 from stoker.gateway.watch import follow_cluster
 from stoker.gateway.web import TEXT, WebRequest, WebResponse, protocol_factory
+from stoker.gateway.wire import read_problem
 
 logger = logging.getLogger(__name__)
 
 ROTATION_SECONDS = 5.0
-PROBLEMS = {"model_stopped": errors.model_stopped, "model_not_ready": errors.model_not_ready}
+PROBLEMS = {"model_stopped": errors.model_stopped}
 
 
 class Answers:
     """Words the answers, from the same files the policy decides by."""
 
     def __init__(
-        self, reader: StateReader, publisher: Publisher, refresh_keys: Callable[[], None] = lambda: None
+        self,
+        reader: StateReader,
+        publisher: Publisher,
+        internal: Path,
+        refresh_keys: Callable[[], None] = lambda: None,
     ) -> None:
+        self._internal = internal
         self._reader = reader
         self._publisher = publisher
         self._refresh_keys = refresh_keys
@@ -58,6 +66,11 @@ class Answers:
         if answer == "refresh-keys":
             self._refresh_keys()
             return WebResponse(200, b"", TEXT)
+        if answer == "held":
+            return hold_stream(request, self._internal)
+        if answer == "problem":
+            said = read_problem(request.headers["x-gw-problem"])
+            return problem(said, anthropic=speaks_anthropic(request.target.partition("?")[0]))
         if answer in PROBLEMS:
             anthropic = speaks_anthropic(request.target.partition("?")[0])
             return problem(PROBLEMS[answer](name), anthropic=anthropic)
@@ -97,7 +110,11 @@ def listed(table: Table, key_name: str, role_name: str = "") -> list[dict[str, o
 
 def describe(name: str, model: Model) -> dict[str, object]:
     """OpenAI's model object."""
-    return {"id": name, "object": "model", "created": model.created, "owned_by": "stoker"}
+    listed: dict[str, object] = {"id": name, "object": "model", "created": model.created, "owned_by": "stoker"}
+    if model.sleeping:
+        # Asking for it wakes it; looking at the list does not.
+        listed["stoker"] = {"state": "sleeping"}
+    return listed
 
 
 def as_json(document: object) -> WebResponse:
@@ -141,9 +158,9 @@ async def serve(settings: Settings, answer_socket: socket.socket, changes: int) 
         key_sets.look()
 
     publisher = Publisher(settings, on_publish)
-    answers = Answers(reader, publisher, key_sets.refresh)
+    answers = Answers(reader, publisher, settings.internal_socket, key_sets.refresh)
     server = await asyncio.get_running_loop().create_unix_server(
-        protocol_factory(answers.handle), sock=answer_socket, backlog=4096
+        protocol_factory(answers.handle, wants_signs_of_life), sock=answer_socket, backlog=4096
     )
     async with server:
         await run_until_told(follow_cluster(settings, publisher), key_sets.run(), rotate_log(settings))

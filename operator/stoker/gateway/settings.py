@@ -81,6 +81,11 @@ class Settings:
         return self.folder / "answer.sock"
 
     @property
+    def internal_socket(self) -> Path:
+        """Envoy's listener for the relay, which no client can reach."""
+        return self.folder / "internal.sock"
+
+    @property
     def admin_socket(self) -> Path:
         """Envoy's admin interface: a file, so that nothing outside the pod can reach it."""
         return self.folder / "admin.sock"

@@ -1,6 +1,6 @@
 """The gateway's files: written whole or not at all, and read back by a process that has just started.
 
-The relay writes routes, keys and ready clusters here when they change; the policy process only reads. So a policy process that was
+The relay writes routes, keys and endpoints here when they change; the policy process only reads. So a policy process that was
 killed decides again in a fraction of a second, whether the API server answers or not.
 """
 
@@ -16,9 +16,9 @@ from stoker.gateway.config import (
     Routes,
     Table,
     build_table,
+    parse_endpoints,
     parse_key_sets,
     parse_keys,
-    parse_ready,
     parse_routes,
 )
 
@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 
 ROUTES_FILE = "routes.json"
 KEYS_FILE = "keys.json"
-READY_FILE = "ready.json"
+ENDPOINTS_FILE = "endpoints.json"
+"""Ready replicas, by cluster."""
 KEY_SETS_FILE = "key_sets.json"
 """Public keys of issuers, by address; not there where no tokens are let in."""
 
@@ -58,20 +59,22 @@ class StateReader:
         self._texts: dict[str, bytes] = {}
         self._routes: Routes | None = None
         self._keys: tuple[Key, ...] | None = None
-        self._ready: frozenset[str] = frozenset()
         self._key_sets: dict[str, object] = {}
         self.table: Table | None = None
         """None until the first configuration is there: then nothing is let in."""
+        self.endpoints: dict[str, tuple[str, ...]] = {}
+        """Ready replicas by cluster. They come and go more often than the rest, so no table is made for them."""
         self.generation = 0
         """Counts the configurations taken over."""
 
     def load(self) -> bool:
         """Take over what changed; whether anything did. A file that makes no sense leaves the old configuration in force."""
-        changed = [name for name in (ROUTES_FILE, KEYS_FILE, READY_FILE, KEY_SETS_FILE) if self._take(name)]
+        changed = {name for name in (ROUTES_FILE, KEYS_FILE, ENDPOINTS_FILE, KEY_SETS_FILE) if self._take(name)}
         if not changed or self._routes is None or self._keys is None:
             return False
-        self.table = build_table(self._routes, self._keys, self._ready, self._key_sets)
-        self.generation += 1
+        if self.table is None or changed != {ENDPOINTS_FILE}:
+            self.table = build_table(self._routes, self._keys, self._key_sets)
+            self.generation += 1
         return True
 
     def _take(self, name: str) -> bool:
@@ -90,7 +93,7 @@ class StateReader:
             elif name == KEY_SETS_FILE:
                 self._key_sets = parse_key_sets(text)
             else:
-                self._ready = parse_ready(text)
+                self.endpoints = parse_endpoints(text)
         except ConfigRejected as error:
             logger.warning("%s is not taken over: %s", self._folder / name, error)
             return False

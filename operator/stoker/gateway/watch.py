@@ -18,6 +18,8 @@ from stoker.api.names import CERTIFICATE_FIELD, CERTIFICATE_KEY_FIELD, MANAGED_B
 from stoker.cluster.client import KubeClient, WatchEvent
 from stoker.cluster.connection import ConnectionNotConfigured
 from stoker.cluster.resource_types import ENDPOINT_SLICES, SECRETS, ResourceType
+from stoker.gateway import admin
+from stoker.gateway.admin import NotAnswering
 from stoker.gateway.config import KEYS_FIELD, ROUTES_FIELD
 from stoker.gateway.publish import Publisher
 from stoker.gateway.settings import Settings
@@ -28,6 +30,8 @@ DEBOUNCE_SECONDS = 0.02
 FIRST_WAIT_SECONDS = 3.0
 """How long the first publishing waits for endpoints that cannot be listed; keys are waited for without end."""
 RECONNECT_SECONDS = 2.0
+ENVOY_SECONDS = 1.0
+ENVOY_LOOK_SECONDS = 0.003
 
 
 class Watching(Protocol):
@@ -138,7 +142,11 @@ class Follower:
             self._dirty.clear()
             if not self._publisher.published_at and not self._may_begin():
                 continue
-            self._publisher.publish()
+            self._publisher.write_envoy_files()
+            await wait_for_envoy(self._settings, self._publisher.new_endpoints())
+            self._publisher.write_state()
+            if (due := self._publisher.due_in) is not None:
+                asyncio.get_running_loop().call_later(due, self._dirty.set)
 
     def _may_begin(self) -> bool:
         """Whether enough is known to replace what an earlier process wrote."""
@@ -166,6 +174,24 @@ async def follow_cluster(settings: Settings, publisher: Publisher) -> None:
             await asyncio.sleep(RECONNECT_SECONDS)
     async with client:
         await Follower(settings, client, publisher).run()
+
+
+async def wait_for_envoy(settings: Settings, endpoints: set[tuple[str, str]]) -> None:
+    """Returns when Envoy has taken these endpoints from its files, so that the policy sends nobody where nothing is yet."""
+    deadline = time.monotonic() + ENVOY_SECONDS
+    while endpoints and time.monotonic() < deadline:
+        try:
+            _, body = await admin.call(settings.admin_socket, "GET", "/clusters", seconds=ENVOY_SECONDS)
+        except NotAnswering:
+            # It starts with the files as they are.
+            return
+        endpoints = {
+            (cluster, address) for cluster, address in endpoints if f"{cluster}::{address}::".encode() not in body
+        }
+        if endpoints:
+            await asyncio.sleep(ENVOY_LOOK_SECONDS)
+    if endpoints:
+        logger.warning("Envoy has not taken over %d endpoints in time", len(endpoints))
 
 
 def secret_text(event: WatchEvent, field: str) -> bytes | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,45 @@ def keys(*entries: dict[str, Any]) -> bytes:
     return json.dumps({"version": 1, "keys": list(entries)}).encode()
 
 
+class Clock:
+    """Stands still, unless a test moves it; then timers that are due ring, in order."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def later(self, seconds: float, call: Callable[[], None]) -> Ringing:
+        self._count += 1
+        timer = (self.now + seconds, self._count, call)
+        self._timers.append(timer)
+        return Ringing(lambda: self._timers.remove(timer) if timer in self._timers else None)
+
+    def move(self, seconds: float) -> None:
+        end = self.now + seconds
+        while self._timers and min(self._timers)[0] <= end:
+            timer = min(self._timers)
+            self._timers.remove(timer)
+            self.now = max(self.now, timer[0])
+            timer[2]()
+        self.now = end
+
+
+class Ringing:
+    """A timer that can be called off."""
+
+    def __init__(self, cancel: Callable[[], None]) -> None:
+        self.cancel = cancel
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
 @pytest.fixture
 def table() -> Table:
     return build_table(
@@ -46,7 +86,6 @@ def table() -> Table:
                 key("alice", "sk-alice"), key("bob", "sk-bob", models=["emb*", "gpt-4?"]), key("old", "sk-old", expiresAt=100)
             )
         ),
-        frozenset({"team-a/qwen", "team-a/embed", "team-a/coder"}),
     )  # fmt: skip
 
 

@@ -11,8 +11,8 @@ from stoker.gateway.config import (
     ConfigRejected,
     build_table,
     compile_patterns,
+    parse_endpoints,
     parse_keys,
-    parse_ready,
     parse_routes,
 )
 
@@ -86,11 +86,11 @@ def test_a_document_that_is_none_is_refused_as_a_whole(text: bytes) -> None:
         parse_routes(text)
 
 
-def test_keys_and_ready_documents_are_refused_alike() -> None:
+def test_keys_and_endpoints_documents_are_refused_alike() -> None:
     with pytest.raises(ConfigRejected):
         parse_keys(b'{"keys": {}}')
     with pytest.raises(ConfigRejected):
-        parse_ready(b"[]")
+        parse_endpoints(b"[]")
 
 
 def test_unknown_fields_of_another_version_are_ignored() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stoker.gateway.access_log import CURRENT, LogReader
-from stoker.gateway.endings import follow_endings, parse_lines
+from stoker.gateway.endings import follow_endings, parse_active, parse_lines
 
 
 def test_a_half_written_line_is_left_out() -> None:
@@ -19,12 +19,12 @@ async def test_every_request_that_ends_is_told_once(tmp_path: Path) -> None:
     told: list[Any] = []
     enough = asyncio.Event()
 
-    def tell(line: dict[str, Any]) -> None:
-        told.append(line["n"])
+    def tell(lines: bytes) -> None:
+        told.extend(line["n"] for line in parse_lines(lines))
         if len(told) == 3:
             enough.set()
 
-    task = asyncio.create_task(follow_endings(LogReader.at_end(tmp_path), tell, lambda: True))
+    task = asyncio.create_task(follow_endings(LogReader.at_end(tmp_path), tell, lambda: True, asyncio.Event()))
     with log.open("a") as file:
         file.write('{"n": 1}\n{"n": 2}\n{"n": 3}\n{"n"')
     await asyncio.wait_for(enough.wait(), 5)
@@ -32,3 +32,19 @@ async def test_every_request_that_ends_is_told_once(tmp_path: Path) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await task
     assert told == [1, 2, 3]
+
+
+def test_running_requests_are_read_by_cluster_and_address() -> None:
+    text = b"""policy::default_priority::max_connections::100000
+policy::/run/stoker/policy.sock::rq_active::1
+team-a/qwen::observability_name::team-a/qwen
+team-a/qwen::10.0.0.1:8080::cx_active::9
+team-a/qwen::10.0.0.1:8080::rq_active::4
+team-a/qwen::[fd00::1]:8080::rq_active::2
+team-a/qwen::10.0.0.2:8080::rq_active::0
+"""
+    assert parse_active(text) == {
+        ("policy", "/run/stoker/policy.sock"): 1,
+        ("team-a/qwen", "10.0.0.1:8080"): 4,
+        ("team-a/qwen", "[fd00::1]:8080"): 2,
+    }

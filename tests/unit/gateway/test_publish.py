@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 from gateway.certificates import make_certificate
-from unit.gateway.conftest import key, keys, model, routes
+from unit.gateway.conftest import Clock, key, keys, model, routes
 
 from stoker.gateway.envoy import endpoints_file
-from stoker.gateway.publish import Publisher, ready_addresses
+from stoker.gateway.publish import LINGER_SECONDS, Publisher, ready_addresses
 from stoker.gateway.settings import Settings
 
 
@@ -24,8 +24,8 @@ def slice_of(
 
 
 @pytest.fixture
-def publisher(settings: Settings) -> Publisher:
-    made = Publisher(settings)
+def publisher(settings: Settings, clock: Clock) -> Publisher:
+    made = Publisher(settings, clock=clock)
     made.set_routes(routes(model("qwen"), model("embed", task="Embedding")))
     made.set_keys("gateway-keys-0", keys(key("alice", "sk-alice")))
     made.set_slices("team-a", [slice_of("qwen", "10.0.0.1", "10.0.0.2"), slice_of("other", "10.0.0.9")])
@@ -39,8 +39,7 @@ def endpoints(settings: Settings, cluster: str) -> list[str]:
 
 
 def ready(settings: Settings) -> list[str]:
-    found: list[str] = json.loads((settings.state / "ready.json").read_bytes())["ready"]
-    return found
+    return list(json.loads((settings.state / "endpoints.json").read_bytes()))
 
 
 def clusters(settings: Settings) -> list[str]:
@@ -136,13 +135,20 @@ def test_the_policy_hears_of_a_model_only_when_its_cluster_is_there(settings: Se
     assert clusters(settings) == ["team-a/b"]
 
 
-def test_slices_come_change_and_go(publisher: Publisher, settings: Settings) -> None:
+def test_slices_come_change_and_go(publisher: Publisher, settings: Settings, clock: Clock) -> None:
     publisher.put_slice("team-a", slice_of("embed", "10.0.0.5"))
     publisher.publish()
     assert endpoints(settings, "team-a/embed") == ["10.0.0.5"]
+    assert ready(settings) == ["team-a/embed", "team-a/qwen"]
     publisher.drop_slice("team-a", slice_of("embed"))
     publisher.publish()
+    assert ready(settings) == ["team-a/qwen"]
+    assert endpoints(settings, "team-a/embed") == ["10.0.0.5"], "what was sent there a moment ago must find it"
+    assert publisher.due_in == LINGER_SECONDS
+    clock.now += LINGER_SECONDS
+    publisher.publish()
     assert endpoints(settings, "team-a/embed") == []
+    assert publisher.due_in is None
 
 
 def test_keys_of_a_secret_that_routes_no_longer_name_are_out(publisher: Publisher, settings: Settings) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from unit.gateway.conftest import key, keys, model, routes
@@ -8,8 +9,8 @@ from unit.gateway.conftest import key, keys, model, routes
 from stoker.gateway.state import StateReader, write_file
 
 
-def fill(folder: Path) -> None:
-    write_file(folder / "routes.json", routes(model("qwen")))
+def fill(folder: Path, *models: dict[str, Any]) -> None:
+    write_file(folder / "routes.json", routes(*(models or (model("qwen"),))))
     write_file(folder / "keys.json", keys(key("alice", "sk-alice")))
 
 
@@ -48,7 +49,7 @@ def test_there_is_no_table_before_routes_and_keys_are_there(tmp_path: Path) -> N
     fill(tmp_path)
     assert reader.load()
     assert reader.table is not None
-    assert reader.table.by_name["qwen"].cluster not in reader.table.ready
+    assert reader.endpoints == {}
 
 
 def test_only_a_change_makes_a_new_table(tmp_path: Path) -> None:
@@ -58,14 +59,17 @@ def test_only_a_change_makes_a_new_table(tmp_path: Path) -> None:
     first = reader.table
     assert not reader.load()
     assert reader.table is first
-    write_file(tmp_path / "ready.json", b'{"ready": ["team-a/qwen"]}')
+    write_file(tmp_path / "endpoints.json", b'{"team-a/qwen": ["10.0.0.1:8080"]}')
     assert reader.load()
-    assert reader.table
-    assert "team-a/qwen" in reader.table.ready
+    assert reader.endpoints == {"team-a/qwen": ("10.0.0.1:8080",)}
+    assert reader.table is first, "endpoints come and go; decisions already made stay good"
+    fill(tmp_path, model("qwen", aliases=["q"]))
+    assert reader.load()
+    assert reader.table is not first
     assert reader.generation == 2
 
 
-@pytest.mark.parametrize("name", ["routes.json", "keys.json", "ready.json"])
+@pytest.mark.parametrize("name", ["routes.json", "keys.json", "endpoints.json"])
 def test_a_broken_file_leaves_the_last_configuration_in_force(tmp_path: Path, name: str) -> None:
     fill(tmp_path)
     reader = StateReader(tmp_path)

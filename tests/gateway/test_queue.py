@@ -1,0 +1,198 @@
+"""Which replica a request goes to, and how it waits for one: real Envoy and policy, fake engines."""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from gateway.conftest import World, first_config
+from gateway.fake_engine import FakeEngine
+from gateway.pod import NAMESPACE, GatewayPod, until
+from gateway.wire import open_stream
+
+Together = Callable[[list[Callable[[], Any]]], list[Any]]
+
+
+@pytest.fixture
+def two(world: World) -> Iterator[tuple[FakeEngine, FakeEngine]]:
+    """Two replicas of qwen, nothing running and nothing remembered."""
+    one, two = world.engines
+    world.kubernetes.put_endpoints(NAMESPACE, "qwen", [one.port, two.port])
+    until(lambda: len(world.pod.load("qwen")["endpoints"]) == 2, "both replicas")
+    # Envoy's threads take over an endpoint one after the other, each in its own time.
+    until(lambda: {chat(world.pod, f"{number}") for number in range(16)} == {"one", "two"}, "both answer")
+    idle(world.pod)
+    for engine in (one, two):
+        engine.seen.clear()
+        engine.most_running = engine.running
+    yield one, two
+    for engine in (one, two):
+        engine.fails_with = 0
+
+
+def idle(pod: GatewayPod) -> None:
+    until(lambda: pod.load("qwen")["inFlight"] == pod.load("qwen")["held"] == 0, "nothing runs")
+
+
+def with_slots(world: World, slots: int, **hold: Any) -> None:
+    config = first_config()
+    config.models[0]["slots"] = slots
+    if hold:
+        config.models[0]["hold"] = {"mode": "Hold", "maxWaitSeconds": 30, "maxHeldRequests": 100, "heartbeatSeconds": 10, **hold}  # fmt: skip
+    config.key("marker", f"sk-{slots}{hold}").apply(world.kubernetes)
+    until(lambda: world.pod.request("GET", "/v1/models", key=f"sk-{slots}{hold}").status == 200, "the slots")
+
+
+def chat(pod: GatewayPod, text: str, seconds: float = 0.0, headers: dict[str, str] | None = None) -> str:
+    """One conversation's first request; which engine answered."""
+    body = {"model": "qwen", "messages": [{"role": "user", "content": text}], "metadata": {"wait": seconds}}
+    answer = pod.request("POST", "/v1/chat/completions", body, headers=headers)
+    assert answer.status == 200, answer.body
+    return str(answer.json["choices"][0]["message"]["content"]).removeprefix("from ")
+
+
+def test_a_replica_never_has_more_than_its_slots_and_all_are_answered(
+    world: World, two: tuple[FakeEngine, FakeEngine], run_together: Together
+) -> None:
+    with_slots(world, 2)
+    began = time.monotonic()
+    answered = run_together([lambda n=n: chat(world.pod, f"{n}", 0.2) for n in range(16)])  # type: ignore[misc]
+    took = time.monotonic() - began
+    assert [engine.most_running for engine in two] == [2, 2]
+    assert Counter(answered) == {"one": 8, "two": 8}
+    # Four rounds of 0.2 s, and between two rounds the time until a free place is known of.
+    assert took < 2.0, took
+
+
+def test_a_client_that_leaves_the_queue_is_never_seen_by_an_engine(
+    world: World, two: tuple[FakeEngine, FakeEngine]
+) -> None:
+    with_slots(world, 1)
+    streams = [open_stream(world.pod, 100, 0.1) for _ in range(2)]
+    connection = http.client.HTTPConnection("127.0.0.1", world.pod.port)
+    body = json.dumps({"model": "qwen", "messages": [], "user": "impatient"})
+    connection.request("POST", "/v1/chat/completions", body, {"authorization": "Bearer sk-alice"})
+    until(lambda: world.pod.load("qwen")["held"] == 1, "one waits")
+    connection.close()
+    until(lambda: world.pod.load("qwen")["held"] == 0, "none waits")
+    for stream in streams:
+        stream.close()
+    idle(world.pod)
+    assert not [seen for engine in two for seen in engine.seen if b"impatient" in seen.body]
+
+
+def test_a_full_queue_answers_429_with_its_limit(world: World, two: tuple[FakeEngine, FakeEngine]) -> None:
+    with_slots(world, 1, maxHeldRequests=1)
+    streams = [open_stream(world.pod, 100, 0.1) for _ in range(2)]
+    body = {"model": "qwen", "stream": True, "messages": []}
+    waiting = http.client.HTTPConnection("127.0.0.1", world.pod.port)
+    waiting.request("POST", "/v1/chat/completions", json.dumps(body), {"authorization": "Bearer sk-alice"})
+    until(lambda: world.pod.load("qwen")["held"] == 1, "one waits")
+    refused = world.pod.request("POST", "/v1/chat/completions", body)
+    assert (refused.status, refused.error["code"]) == (429, "queue_full")
+    assert "maxHeldRequests" in refused.error["message"]
+    assert int(refused.headers["retry-after"]) > 0
+    for stream in streams:
+        stream.close()
+    assert waiting.getresponse().status == 200
+    waiting.close()
+
+
+def test_conversations_stay_with_the_replica_that_knows_them(world: World, two: tuple[FakeEngine, FakeEngine]) -> None:
+    homes: dict[int, set[str]] = {number: set() for number in range(12)}
+    for _ in range(3):
+        for number, seen in homes.items():
+            seen.add(chat(world.pod, f"conversation {number}"))
+            idle(world.pod)
+    assert all(len(seen) == 1 for seen in homes.values()), homes
+    assert {home for seen in homes.values() for home in seen} == {"one", "two"}
+
+
+@pytest.mark.parametrize("header", ["x-session-affinity", "x-session-id"])
+def test_what_a_client_says_belongs_together_stays_together(
+    world: World, two: tuple[FakeEngine, FakeEngine], header: str
+) -> None:
+    homes = {}
+    for session in range(8):
+        seen = set()
+        for number in range(3):
+            seen.add(chat(world.pod, f"something else {number}", headers={header: f"s{session}"}))
+            idle(world.pod)
+        homes[session] = seen
+    assert all(len(seen) == 1 for seen in homes.values()), homes
+    assert {home for seen in homes.values() for home in seen} == {"one", "two"}
+    assert header in two[0].seen[-1].headers, "and the engine may use it, too"
+
+
+def test_an_engine_that_says_503_is_not_asked_twice_and_another_is(
+    world: World, two: tuple[FakeEngine, FakeEngine]
+) -> None:
+    two[0].fails_with = 503
+    for number in range(10):
+        assert chat(world.pod, f"conversation {number}") == "two"
+    assert len(two[0].seen) <= 10
+    assert len(two[1].seen) == 10
+    two[1].fails_with = 503
+    before = [len(engine.seen) for engine in two]
+    assert world.pod.chat().status == 503
+    assert [len(engine.seen) for engine in two] == [count + 1 for count in before]
+
+
+def test_the_only_replica_is_asked_once(world: World) -> None:
+    one = world.engines[0]
+    try:
+        one.fails_with = 503
+        one.seen.clear()
+        answer = world.pod.chat()
+        assert (answer.status, answer.json) == (503, {"error": {"message": "not now"}}), "as the engine said it"
+        assert len(one.seen) == 1
+        one.fails_with = 500
+        assert world.pod.chat().status == 500
+        assert len(one.seen) == 2
+    finally:
+        one.fails_with = 0
+
+
+def test_a_replica_on_its_way_out_gets_nothing_new_and_ends_what_it_has(
+    world: World, two: tuple[FakeEngine, FakeEngine]
+) -> None:
+    streams = [open_stream(world.pod, 20, 0.1) for _ in range(4)]
+    assert [engine.running for engine in two] == [2, 2]
+    world.kubernetes.put_endpoints(NAMESPACE, "qwen", [two[1].port], terminating=[two[0].port])
+    numbers = itertools.count()
+
+    def only_two() -> bool:
+        return {chat(world.pod, f"conversation {next(numbers)}") for _ in range(8)} == {"two"}
+
+    until(only_two, "it is taken out", within=1)
+    before = len(two[0].seen)
+    assert {chat(world.pod, f"conversation {number}") for number in range(10)} == {"two"}
+    assert len(two[0].seen) == before
+    assert all(b"[DONE]" in stream.read() for stream in streams)
+
+
+def test_held_requests_survive_the_policy_process(
+    world: World, two: tuple[FakeEngine, FakeEngine], run_together: Together
+) -> None:
+    with_slots(world, 1)
+    pod = world.pod
+    streams = [open_stream(pod, 30, 0.1) for _ in range(2)]
+
+    def kill_while_holding() -> int:
+        until(lambda: pod.load("qwen")["held"] == 4, "four wait")
+        killed = pod.kill("policy")
+        until(lambda: pod.child("policy") not in (0, killed), "the next process")
+        until(lambda: pod.load("qwen")["held"] == 4, "they wait again")
+        return int(pod.load("qwen")["inFlight"])
+
+    answered = run_together([kill_while_holding, *[lambda n=n: chat(pod, f"{n}") for n in range(4)]])  # type: ignore[list-item]
+    assert answered[0] == 2, "the streams that run take up their places still"
+    assert set(answered[1:]) <= {"one", "two"}
+    assert all(b"[DONE]" in stream.read() for stream in streams)
+    assert [engine.most_running for engine in two] == [1, 1]
