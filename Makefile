@@ -64,6 +64,10 @@ bench: setup ## the gateway beside bare Envoy, sglang-router and LiteLLM; writes
 bench-scale: setup tools ## 1,000 ModelDeployments on a control plane with KWOK nodes; writes docs/benchmarks/operator.md
 	@.venv/bin/python tests/bench/scale.py
 
+.PHONY: bench-agent
+bench-agent: setup ## the agent's memory and CPU beside a real llama.cpp; writes docs/benchmarks/agent.md
+	@.venv/bin/python tests/bench/agent.py
+
 .PHONY: sim
 sim: setup ## the autoscaler and its peers on request traces; writes docs/benchmarks/autoscaling.md
 	@uv pip install --quiet --python .venv/bin/python -r requirements-sim.txt

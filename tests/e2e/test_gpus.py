@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 
 import pytest
 from e2e import objects
+from e2e.devices import offer, only_node
 from e2e.kube import Kube
 
 CPU_IMAGE = "ghcr.io/ggml-org/llama.cpp:server-b11434"
-RESOURCE = "nvidia.com~1gpu"
 
 
 @pytest.fixture
 def node(kube: Kube) -> Iterator[str]:
     """The node, without devices again at the end."""
-    name = kube.kubectl("get", "nodes", "-o", "name").strip().removeprefix("node/")
+    name = only_node(kube)
     yield name
     offer(kube, name, 0)
-
-
-def offer(kube: Kube, node: str, count: int) -> None:
-    """What a device plugin would report: scheduling is real, the device is not."""
-    change = [{"op": "add", "path": f"/status/{kind}/{RESOURCE}", "value": str(count)} for kind in ("capacity", "allocatable")]  # fmt: skip
-    kube.kubectl("patch", "node", node, "--subresource=status", "--type=json", "-p", json.dumps(change))
 
 
 def test_a_model_waits_for_a_device_and_runs_when_the_node_offers_one(

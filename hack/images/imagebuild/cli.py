@@ -17,7 +17,7 @@ from kindless.paths import cache_dir
 from kindless.progress import interrupt_on_termination, say
 from kindless.runtime import choose_runtime
 
-from .recipes import Image, all_images
+from .recipes import ROOT, Image, all_images
 from .worlds import BuildahWorld, DockerWorld, World
 
 
@@ -41,7 +41,7 @@ def main() -> None:
         if arguments.push:
             wanted = with_bases([image for image in images if image.key == "stoker"], images)
         else:
-            wanted = with_bases([image for image in images if image.key in arguments.images] or images, images)
+            wanted = with_bases(select(images, arguments.images), images)
         with build_lock():
             built = build_images(world, [image for image in wanted if world.builds_stand_ins or not image.stands_in])
             if arguments.load:
@@ -64,8 +64,17 @@ def choose_world(asked: str) -> World:
     return BuildahWorld()
 
 
+def select(images: list[Image], asked: list[str]) -> list[Image]:
+    if asked:
+        return [image for image in images if image.key in asked]
+    return [image for image in images if not image.on_request]
+
+
 def with_bases(wanted: list[Image], images: list[Image]) -> list[Image]:
-    keys = {image.key for image in wanted} | {image.base for image in wanted}
+    keys = {image.key for image in wanted}
+    for image in reversed(images):
+        if image.key in keys:
+            keys.add(image.base)
     return [image for image in images if image.key in keys]
 
 
@@ -111,7 +120,7 @@ def input_hash(image: Image, base_hash: str) -> str:
         files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
         for file in files:
             if "__pycache__" not in file.parts:
-                digest.update(f"\0{file}\0".encode() + file.read_bytes())
+                digest.update(f"\0{os.path.relpath(file, ROOT)}\0".encode() + file.read_bytes())
     return digest.hexdigest()
 
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -89,6 +90,21 @@ def prepare_python_rootfs(context: Path) -> None:
     run_with_progress([*command, DEBIAN, context / "rootfs.tar"], "mmdebstrap (Debian with Python)")
 
 
+def download_debian_packages(names: tuple[str, ...], target: Path) -> None:
+    """Unpack packages into a folder, without what they depend on, and without documentation."""
+    with tempfile.TemporaryDirectory() as scratch:
+        # As root apt would warn that its own unprivileged user cannot write here.
+        apt = ["apt-get", "-o", "APT::Sandbox::User=root", "download", *names]
+        try:
+            run_with_progress(apt, f"apt-get download {' '.join(names)}", cwd=Path(scratch))
+        except KindlessError:
+            run_with_progress(["apt-get", "update", "--quiet"], "apt-get update")
+            run_with_progress(apt, f"apt-get download {' '.join(names)}", cwd=Path(scratch))
+        for package in Path(scratch).glob("*.deb"):
+            subprocess.run(["dpkg", "--extract", package, target], check=True)
+    shutil.rmtree(target / "usr" / "share" / "doc", ignore_errors=True)
+
+
 def prepare_busybox(context: Path) -> None:
     """The static busybox with a link for each applet, as in the real image.
 
@@ -96,18 +112,10 @@ def prepare_busybox(context: Path) -> None:
     """
     rootfs = context / "rootfs"
     package = context / "package"
-    package.mkdir()
-    # As root apt would warn that its own unprivileged user cannot write here.
-    apt = ["apt-get", "-o", "APT::Sandbox::User=root", "download", "busybox-static"]
-    try:
-        run_with_progress(apt, "apt-get download busybox-static", cwd=package)
-    except KindlessError:
-        run_with_progress(["apt-get", "update", "--quiet"], "apt-get update")
-        run_with_progress(apt, "apt-get download busybox-static", cwd=package)
-    subprocess.run(["dpkg", "--extract", next(package.glob("*.deb")), package / "all"], check=True)
+    download_debian_packages(("busybox-static",), package)
     binary = rootfs / "bin" / "busybox"
     binary.parent.mkdir(parents=True)
-    shutil.copy2(package / "all" / "bin" / "busybox", binary)
+    shutil.copy2(package / "bin" / "busybox", binary)
     applets = subprocess.run([binary, "--list"], check=True, capture_output=True, text=True).stdout.split()
     for applet in applets:
         if applet != "busybox":

@@ -37,6 +37,8 @@ class Image:
     """Built only without Docker; elsewhere the real one is pulled."""
     loaded: bool = True
     """Goes into a cluster with the rest, unless asked for by name."""
+    on_request: bool = False
+    """Built and loaded only when it is asked for by name: one kind of test needs it."""
     keep_layers: bool = False
     """Worth it where an early step is slow and a late one changes often."""
 
@@ -96,6 +98,25 @@ def all_images() -> list[Image]:
             base="python",
             keep_layers=True,
         ),
+        Image(
+            key="llama-cpp-next",
+            name="docker.io/stoker-test/llama.cpp:next",
+            dockerfile=DOCKERFILES / "llama-cpp-next" / "Dockerfile",
+            versions=(),
+            prepare=lambda _: None,
+            base="llama-cpp",
+            on_request=True,
+        ),
+        Image(
+            key="fake-engines",
+            name="docker.io/stoker-test/fake-engines:1",
+            dockerfile=DOCKERFILES / "fake-engines" / "Dockerfile",
+            versions=(),
+            prepare=copy_fake_engines,
+            sources=fake_engine_sources(),
+            base="python",
+            on_request=True,
+        ),
     ]
 
 
@@ -106,6 +127,20 @@ def stoker_version() -> str:
     if not found:
         raise KindlessError("operator/stoker/__init__.py has no __version__")
     return found[1]
+
+
+def fake_engine_sources() -> tuple[Path, ...]:
+    """The fakes, and the flags of real engines that they know."""
+    flags = (ROOT / "tests" / "unit" / "engines").glob("*_[0-9]*.txt")
+    return (ROOT / "tests" / "e2e" / "fake_engines", *sorted(flags))
+
+
+def copy_fake_engines(context: Path) -> None:
+    fakes, *flags = fake_engine_sources()
+    shutil.copytree(fakes, context, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+    (context / "flags").mkdir()
+    for file in flags:
+        shutil.copy2(file, context / "flags")
 
 
 def copied_sources(dockerfile: Path) -> tuple[Path, ...]:
