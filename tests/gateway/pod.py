@@ -98,6 +98,7 @@ class Config:
     max_request_bytes: int = 32 << 20
     token: str = "operator-token"
     origins: list[str] = field(default_factory=list)
+    sites: list[dict[str, Any]] = field(default_factory=list)
     more: dict[str, Any] = field(default_factory=dict)
     """Further fields of routes.json."""
 
@@ -131,6 +132,7 @@ class Config:
             "token": self.token,
             "maxRequestBytes": self.max_request_bytes,
             "corsOrigins": self.origins,
+            "sites": self.sites,
             "keySecrets": [f"{NAME}-keys-0"],
             "models": self.models,
             **self.more,

@@ -172,6 +172,23 @@ class Cors(ApiModel):
     """Origins such as https://app.example.com, or "*" for all. Programs other than browsers do not care."""
 
 
+class Portal(ApiModel):
+    """Web pages on the gateway's own address: / with the models, /keys where people make and revoke their own keys."""
+
+    enabled: bool = True
+    """false removes the pages; keys that were made there go on."""
+    url: Annotated[str, Field(max_length=512, pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?/?$")] | None = None
+    """Where browsers reach the gateway, such as https://ai.example.com. Default: the address they came by."""
+    max_keys_per_user: Annotated[int, Field(ge=0, le=1000)] = 10
+    """How many keys each person may have at a time."""
+    max_key_days: Annotated[int, Field(ge=1, le=3650)] | None = None
+    """How long a key may last that is made there. Default: until it is revoked."""
+    session_seconds: Annotated[int, Field(ge=300, le=604800)] = 28800
+    """How long people stay signed in; changes of their roles count after it."""
+    resources: KubernetesObject | None = None
+    """Requests and limits of its container. Default: requests of 10m CPU and 96Mi memory, a limit of 256Mi."""
+
+
 class ApiGatewaySpec(ApiModel):
     """One authenticated endpoint."""
 
@@ -198,6 +215,8 @@ class ApiGatewaySpec(ApiModel):
     """How the endpoint is reached."""
     web_ui: Annotated[WebUI | None, Field(alias="webUI")] = None
     """The web chat, in which people sign in and talk to these models. Default: none; {} is enough."""
+    portal: Portal | None = None
+    """Web pages where people see their models and make their own keys. Default: none; {} is enough."""
     resources: KubernetesObject | None = None
     """Requests and limits of the Envoy container, as in a Pod. Default: requests of 100m CPU and 128Mi memory."""
     pod_template: KubernetesObject | None = None

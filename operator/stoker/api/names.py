@@ -42,6 +42,13 @@ ACCOUNT_ANNOTATION = f"{GROUP}/service-account-uid"
 CONFIG_ANNOTATION = f"{GROUP}/config-digest"
 """On engine pods: a changed configuration file replaces them."""
 
+TITLE_ANNOTATION = f"{GROUP}/title"
+"""On ApiKeys made in the portal: what the person calls it."""
+KEY_PREFIX_ANNOTATION = f"{GROUP}/key-prefix"
+"""On ApiKeys made in the portal: the first characters of the key, of which only the hash is kept."""
+PORTAL_LABEL = f"{GROUP}/made-in-portal-of"
+"""On ApiKeys made in the portal: the gateway."""
+
 KEY_SECRET_FIELD = "apiKey"
 """Key in the Secret of an ApiKey."""
 JWT_SECRET_FIELD = "secret"
@@ -103,6 +110,11 @@ def web_ui_admin_name(gateway: str) -> str:
 def web_ui_secrets_name(gateway: str) -> str:
     """Secret with what a web chat signs sessions and users with."""
     return f"{gateway}-webui-secrets"
+
+
+def portal_name(gateway: str) -> str:
+    """The portal's Deployment, Service, ServiceAccount, and the ConfigMap and Secret with what it is told."""
+    return f"{gateway}-portal"
 
 
 def cluster_name(namespace: str, deployment: str) -> str:

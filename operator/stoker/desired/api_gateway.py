@@ -9,6 +9,7 @@ from stoker.api.resolved import OperatorSettings, ResolvedApiGateway
 from stoker.desired.gateway_config import build_secrets, count_key_secrets
 from stoker.desired.gateway_pod import COMPONENT, ENVOY_PORT, POLICY_PORT, build_pod_template
 from stoker.desired.objects import Object, child, operator_peer, selector_labels
+from stoker.desired.portal import build_portal
 
 __all__ = ["build_account", "build_children", "build_secrets", "build_workload"]
 
@@ -32,6 +33,7 @@ def build_workload(resolved: ResolvedApiGateway, settings: OperatorSettings) -> 
     if gateway.spec.auth.admin_key:
         children.append(_admin_key(gateway))
     children.append(_deployment(resolved, settings))
+    children += build_portal(resolved, settings)
     return children
 
 

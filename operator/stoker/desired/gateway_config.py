@@ -12,8 +12,9 @@ from stoker.api.api_key import ApiKey
 from stoker.api.autoscaling import ColdStart
 from stoker.api.base import RequestLimits
 from stoker.api.model_deployment import ModelDeployment
-from stoker.api.names import cluster_name, keys_secret_name, routes_secret_name
+from stoker.api.names import cluster_name, keys_secret_name, portal_name, routes_secret_name
 from stoker.api.resolved import PublishedModel, ResolvedApiGateway
+from stoker.desired import portal
 from stoker.desired.gateway_pod import COMPONENT
 from stoker.desired.gateway_tokens import build_issuers, build_user_tokens
 from stoker.desired.objects import Object, child, compact_json, secret_data
@@ -54,6 +55,7 @@ def build_secrets(resolved: ResolvedApiGateway) -> list[Object]:
         "replicas": limit_shares(resolved.ready_replicas),
         "keySecrets": names,
         "models": [_model(model) for model in resolved.models],
+        "sites": _sites(gateway),
     }
     return [*secrets, _secret(resolved, routes_secret_name(gateway.metadata.name), "routes.json", routes)]
 
@@ -86,6 +88,14 @@ def _roles(gateway: ApiGateway) -> list[Object]:
 def _bounds(limits: RequestLimits | None) -> Object:
     """The limits that are given, by their own names."""
     return limits.model_dump(by_alias=True, exclude_none=True, include=LIMITS) if limits else {}
+
+
+def _sites(gateway: ApiGateway) -> list[Object]:
+    """Web pages behind the same address, which look after their visitors themselves."""
+    if gateway.spec.portal is None or not gateway.spec.portal.enabled:
+        return []
+    name = portal_name(gateway.metadata.name)
+    return [{"service": name, "paths": list(portal.PATHS), "prefix": portal.PREFIX}]
 
 
 def _secret(resolved: ResolvedApiGateway, name: str, field: str, content: Any) -> Object:

@@ -34,6 +34,9 @@ LONGEST_HOLD_SECONDS = 3600.0
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}")
 OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.:\[\]-]{1,253}")
+# Never the API's: what matches these is asked without a key.
+SITE_PATH = re.compile(r"/(?!v1|api|tokenize|detokenize)[a-z0-9-]*")
+SITE_PREFIX = re.compile(r"/(?!v1/|api/)[a-z0-9-]+/")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 HEADER_SAFE = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 """Besides letters and digits: what needs no %XX in a header."""
@@ -135,6 +138,16 @@ class ModelBounds:
 
 
 @dataclass(frozen=True, slots=True)
+class Site:
+    """Web pages behind the same address; they are asked without a key, and see to their visitors themselves."""
+
+    service: str
+    """Name of the Service, in the gateway's own namespace."""
+    paths: tuple[str, ...]
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
 class Routes:
     """The routes Secret."""
 
@@ -157,6 +170,8 @@ class Routes:
     """Replicas among which every limit is divided."""
     certificate_secret: str = ""
     """Secret with the certificate to serve HTTPS with; empty for HTTP."""
+    sites: tuple[Site, ...] = ()
+    """Web pages behind the same address."""
 
 
 @dataclass(frozen=True)
@@ -249,6 +264,7 @@ def parse_routes(text: bytes | str) -> Routes:
         model_bounds=model_bounds,
         replicas=replicas,
         certificate_secret=_parse_certificate_secret(document),
+        sites=tuple(site for entry in _list(document, "sites") if (site := _parse_site(entry)) is not None),
     )
 
 
@@ -438,6 +454,19 @@ def _parse_role(entry: Any) -> Role | None:
         return Role(name, patterns, parse_bounds(entry), users, groups)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         logger.warning("%s: a role is left out: %s: %s", ROUTES_FIELD, type(error).__name__, error)
+        return None
+
+
+def _parse_site(entry: Any) -> Site | None:
+    try:
+        _check(OBJECT_NAME, entry["service"])
+        _check(SITE_PREFIX, entry["prefix"])
+        paths = tuple(_list(entry, "paths"))
+        for path in paths:
+            _check(SITE_PATH, path)
+        return Site(entry["service"], paths, entry["prefix"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        logger.warning("%s: a site is left out: %s: %s", ROUTES_FIELD, type(error).__name__, error)
         return None
 
 

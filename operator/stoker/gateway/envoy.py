@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stoker.gateway import access_log
+from stoker.gateway.config import Routes, Site
 from stoker.gateway.decide import ALLOWED, ANSWER_CLUSTER
 from stoker.gateway.endpoints import MOST_TRIES
 from stoker.gateway.local_replies import local_reply_config
@@ -63,6 +64,8 @@ NOT_FOR_ENGINES = [
     "x-conversation-id",
     # An answer that is compressed could not be counted.
     "accept-encoding",
+    # Of the web pages behind the same address.
+    "cookie",
     "x-gw-cluster",
     "x-gw-key",
     "x-gw-model",
@@ -202,12 +205,13 @@ def build_certificate(chain: str, key: str) -> Document:
     }
 
 
-def build_routes(max_request_bytes: int, origins: Iterable[str] = ()) -> Document:
+def build_routes(settings: Settings, table: Routes) -> Document:
     """Requests that the policy has sent somewhere, and before them the ones it has not seen yet.
 
     A request matches twice: first without x-gw-cluster, which decides how the policy is asked; after its answer with it. One that
     comes out of the policy without the header ends at the relay, which refuses it; it never reaches an engine.
     """
+    max_request_bytes = table.max_request_bytes
     relay = {"cluster": ANSWER_CLUSTER, "timeout": "60s", "idle_timeout": "60s"}
     engine = {
         "cluster_header": "x-gw-cluster",
@@ -231,6 +235,7 @@ def build_routes(max_request_bytes: int, origins: Iterable[str] = ()) -> Documen
     not_early = {EARLY_FILTER: _per_route(disabled=True)}
     answered = _header("x-gw-cluster", string_match={"exact": ANSWER_CLUSTER})
     routes = [
+        *(route for site in table.sites for route in _site_routes(settings, site)),
         {
             # For the relay to keep the caller company: it comes back with the request as it was, key and all.
             "match": {"prefix": "/", "headers": [answered, _header("x-gw-held", present_match=True)]},
@@ -278,9 +283,24 @@ def build_routes(max_request_bytes: int, origins: Iterable[str] = ()) -> Documen
             POLICY_FILTER: _per_route(check_settings={"with_request_body": {"max_request_bytes": max_request_bytes}})
         },
     }
-    if allowed := [_origin(origin) for origin in origins]:
+    if allowed := [_origin(origin) for origin in table.origins]:
         host["typed_per_filter_config"][CORS_FILTER] = _cors(allowed)
     return {"resources": [{"@type": API + "route.v3.RouteConfiguration", "name": ROUTES_NAME, "virtual_hosts": [host]}]}
+
+
+def _site_routes(settings: Settings, site: Site) -> list[Document]:
+    """Web pages look after their visitors themselves: no key is asked for, and none is passed on to them."""
+    route = {
+        "route": {"cluster": site_cluster(settings.namespace, site), "timeout": "60s", "idle_timeout": "60s"},
+        "request_headers_to_remove": ["authorization", "x-api-key"],
+        "typed_per_filter_config": {name: _per_route(disabled=True) for name in (EARLY_FILTER, POLICY_FILTER)},
+    }
+    return [*({"match": {"path": path}, **route} for path in site.paths), {"match": {"prefix": site.prefix}, **route}]
+
+
+def site_cluster(namespace: str, site: Site) -> str:
+    """Envoy's name for the endpoints of a site; no ModelDeployment can have it, for theirs have one slash."""
+    return f"site/{namespace}/{site.service}"
 
 
 def build_clusters(settings: Settings, names: Iterable[str]) -> Document:

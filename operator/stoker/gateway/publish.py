@@ -14,7 +14,7 @@ from typing import Any
 
 from stoker.api.certificates import check_certificate
 from stoker.gateway import envoy
-from stoker.gateway.config import ConfigRejected, Model, Routes, parse_keys, parse_routes
+from stoker.gateway.config import ConfigRejected, Routes, parse_keys, parse_routes
 from stoker.gateway.settings import Settings
 from stoker.gateway.state import ENDPOINTS_FILE, KEYS_FILE, ROUTES_FILE, write_file
 
@@ -115,8 +115,15 @@ class Publisher:
 
     def unlisted_namespaces(self) -> list[str]:
         """Namespaces with models whose endpoints were not listed yet."""
-        models = self._routes.models if self._routes else ()
-        return sorted({model.namespace for model in models if model.namespace not in self._slices})
+        if self._routes is None:
+            return []
+        return sorted({namespace for _, (namespace, _) in self._targets(self._routes)} - self._slices.keys())
+
+    def _targets(self, routes: Routes) -> list[tuple[str, Service]]:
+        """Clusters, and the Services that their endpoints are of."""
+        own = self._settings.namespace
+        models = [(model.cluster, (model.namespace, model.service)) for model in routes.models]
+        return [*models, *((envoy.site_cluster(own, site), (own, site.service)) for site in routes.sites)]
 
     def publish(self) -> bool:
         """Write what differs; whether anything did. Nothing happens before there are routes.
@@ -131,18 +138,16 @@ class Publisher:
         """Everything that Envoy reads; clusters that are gone stay until nobody is sent there any more."""
         if self._routes is None:
             return False
-        models = self._routes.models
-        clusters = {model.cluster for model in models}
-        addresses = self._with_leaving(self._addresses(models))
+        targets = self._targets(self._routes)
+        clusters = {cluster for cluster, _ in targets}
+        addresses = self._with_leaving(self._addresses(targets))
         xds = self._settings.xds
         changed = False
         for cluster in sorted(clusters):
             path = envoy.endpoints_file(self._settings, cluster)
             if cluster in addresses or not path.exists():
                 changed |= self._write(path, envoy.build_endpoints(cluster, addresses.get(cluster, ())))
-        changed |= self._write(
-            xds / "rds.json", envoy.build_routes(self._routes.max_request_bytes, self._routes.origins)
-        )
+        changed |= self._write(xds / "rds.json", envoy.build_routes(self._settings, self._routes))
         changed |= self._write_listener(self._routes.certificate_secret)
         changed |= self._write(self._settings.bootstrap, envoy.build_bootstrap(self._settings))
         return self._write(xds / "cds.json", envoy.build_clusters(self._settings, self._clusters | clusters)) or changed
@@ -151,9 +156,9 @@ class Publisher:
         """Everything that the policy reads."""
         if self._routes is None:
             return False
-        models = self._routes.models
-        clusters = {model.cluster for model in models}
-        self._ready = self._addresses(models)
+        targets = self._targets(self._routes)
+        clusters = {cluster for cluster, _ in targets}
+        self._ready = self._addresses(targets)
         changed = self._write_state(self._routes, self._ready)
         if changed:
             self._on_change()
@@ -167,10 +172,10 @@ class Publisher:
 
     def new_endpoints(self) -> set[tuple[str, str]]:
         """Endpoints, with their clusters, that the policy has not been told of yet."""
-        models = self._routes.models if self._routes else ()
+        targets = self._targets(self._routes) if self._routes else ()
         return {
             (cluster, address_text(address))
-            for cluster, found in self._addresses(models).items()
+            for cluster, found in self._addresses(targets).items()
             for address in found - self._ready.get(cluster, set())
         }
 
@@ -211,7 +216,7 @@ class Publisher:
         changed = self._write(self._settings.certificate, envoy.build_certificate(*pair))
         return self._write(self._settings.xds / "lds.json", envoy.build_listeners(self._settings, tls=True)) or changed
 
-    def _addresses(self, models: Iterable[Model]) -> dict[str, set[Address]]:
+    def _addresses(self, targets: Iterable[tuple[str, Service]]) -> dict[str, set[Address]]:
         """Ready replicas by cluster, without clusters of namespaces that were not listed yet: what is on disk stays for those."""
         by_service: dict[Service, list[Object]] = {}
         for namespace, slices in self._slices.items():
@@ -219,14 +224,14 @@ class Publisher:
                 service = (item["metadata"].get("labels") or {}).get(SERVICE_LABEL, "")
                 by_service.setdefault((namespace, service), []).append(item)
         return {
-            model.cluster: ready_addresses(by_service.get((model.namespace, model.service), []))
-            for model in models
-            if model.namespace in self._slices
+            cluster: ready_addresses(by_service.get(service, []))
+            for cluster, service in targets
+            if service[0] in self._slices
         }
 
     def _write_state(self, routes: Routes, addresses: dict[str, set[Address]]) -> bool:
         state = self._settings.state
-        unlisted = {model.cluster for model in routes.models if model.cluster not in addresses}
+        unlisted = {cluster for cluster, _ in self._targets(routes) if cluster not in addresses}
         endpoints = {cluster: found for cluster, found in self._endpoints_before().items() if cluster in unlisted}
         for cluster, known in addresses.items():
             if known:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from stoker.api import ApiGateway, ApiKey, ModelDeployment
-from stoker.api.names import admin_key_name, keys_secret_name, routes_secret_name
+from stoker.api.names import admin_key_name, keys_secret_name, portal_name, routes_secret_name
 from stoker.api.observed import ObservedWorkload
 from stoker.api.resolved import PublishedModel, ResolvedApiGateway
 from stoker.cluster.cache import Cache, OwnObject
@@ -59,6 +59,7 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
         )
         children = build_children(resolved, context.settings)
         await context.children.apply_all(gateway, children)
+        await _prune_portal_secret(context, gateway, children)
         await context.children.prune(gateway, [*children, *web_ui_children(context, gateway, web_ui)])
         await _prune_key_secrets(context, gateway, children)
         check_issuers(gateway, jwt_secrets)
@@ -144,3 +145,11 @@ async def _prune_key_secrets(context: Context, gateway: ApiGateway, children: li
             return
         await context.children.delete(gateway, SECRETS, key)
         index += 1
+
+
+async def _prune_portal_secret(context: Context, gateway: ApiGateway, children: list[Object]) -> None:
+    """Secrets are in no cache; that the portal ran is known by its Deployment, which is about to go."""
+    key = (gateway.metadata.namespace, portal_name(gateway.metadata.name))
+    wanted = any(child["kind"] == DEPLOYMENTS.kind and child["metadata"]["name"] == key[1] for child in children)
+    if not wanted and context.cache.child(DEPLOYMENTS, key) is not None:
+        await context.children.delete(gateway, SECRETS, key)

@@ -4,8 +4,13 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 from stoker.gateway import envoy
+from stoker.gateway.config import Routes, Site
 from stoker.gateway.settings import Settings
+
+PORTAL = Site("gateway-portal", ("/", "/keys"), "/portal/")
 
 
 def walk(node: Any) -> Iterator[Any]:
@@ -14,24 +19,31 @@ def walk(node: Any) -> Iterator[Any]:
         yield from walk(inner)
 
 
-def routes_of(limit: int = 1000) -> list[dict[str, Any]]:
-    routes: list[dict[str, Any]] = envoy.build_routes(limit)["resources"][0]["virtual_hosts"][0]["routes"]
-    return routes
+def host_of(settings: Settings, limit: int = 1000, **more: Any) -> dict[str, Any]:
+    table = Routes(models=(), key_secrets=(), max_request_bytes=limit, token="", **more)
+    (host,) = envoy.build_routes(settings, table)["resources"][0]["virtual_hosts"]
+    return dict(host)
+
+
+@pytest.fixture
+def routes(settings: Settings) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = host_of(settings)["routes"]
+    return found
 
 
 def test_every_document_is_json(settings: Settings) -> None:
     for document in (
         envoy.build_bootstrap(settings),
         envoy.build_listeners(settings),
-        envoy.build_routes(5),
+        host_of(settings, sites=(PORTAL,)),
         envoy.build_clusters(settings, ["team-a/qwen"]),
         envoy.build_endpoints("team-a/qwen", [("10.0.0.1", 8080)]),
     ):
         assert json.loads(json.dumps(document)) == document
 
 
-def test_only_a_request_the_policy_has_routed_can_reach_an_engine() -> None:
-    for route in routes_of():
+def test_only_a_request_the_policy_has_routed_can_reach_an_engine(routes: list[dict[str, Any]]) -> None:
+    for route in routes:
         if "cluster_header" in route.get("route", {}):
             assert {"name": "x-gw-cluster", "present_match": True} in route["match"]["headers"]
             assert "authorization" in route["request_headers_to_remove"]
@@ -39,10 +51,10 @@ def test_only_a_request_the_policy_has_routed_can_reach_an_engine() -> None:
             assert route.get("route", {"cluster": "answer"})["cluster"] == "answer"
 
 
-def test_only_a_request_that_ends_at_the_gateway_is_spared_the_question() -> None:
+def test_only_a_request_that_ends_at_the_gateway_is_spared_the_question(routes: list[dict[str, Any]]) -> None:
     disabled = [
         route
-        for route in routes_of()
+        for route in routes
         if route.get("typed_per_filter_config", {}).get(envoy.POLICY_FILTER, {}).get("disabled")
     ]
     assert ["direct_response" in route for route in disabled] == [True]
@@ -51,7 +63,7 @@ def test_only_a_request_that_ends_at_the_gateway_is_spared_the_question() -> Non
 
 
 def test_the_limit_of_a_body_is_in_the_routes_only(settings: Settings) -> None:
-    text = json.dumps(envoy.build_routes(12345))
+    text = json.dumps(host_of(settings, 12345))
     assert text.count("12345") == 1
     assert '"start": 12346' in text
     assert envoy.build_listeners(settings) == envoy.build_listeners(settings)
@@ -118,10 +130,24 @@ def test_what_envoy_says_itself_has_openais_shape(settings: Settings) -> None:
         assert mapper["body_format_override"]["json_format"].keys() == {"type", "error"}
 
 
-def test_browsers_are_let_in_from_the_listed_origins_only() -> None:
+def test_web_pages_are_asked_without_a_key_and_see_none(settings: Settings) -> None:
+    routes = host_of(settings, sites=(PORTAL,))["routes"]
+    pages = [route for route in routes if route.get("route", {}).get("cluster", "").startswith("site/")]
+    assert [route["match"] for route in pages] == [{"path": "/"}, {"path": "/keys"}, {"prefix": "/portal/"}]
+    assert routes[: len(pages)] == pages
+    for route in pages:
+        assert route["typed_per_filter_config"].keys() == {envoy.EARLY_FILTER, envoy.POLICY_FILTER}
+        assert {"authorization", "x-api-key"} <= set(route["request_headers_to_remove"])
+
+
+def test_a_visitor_s_cookies_stay_with_the_pages(routes: list[dict[str, Any]]) -> None:
+    (engine,) = [route for route in routes if "cluster_header" in route.get("route", {})]
+    assert "cookie" in engine["request_headers_to_remove"]
+
+
+def test_browsers_are_let_in_from_the_listed_origins_only(settings: Settings) -> None:
     def policy(*origins: str) -> Any:
-        (host,) = envoy.build_routes(1, origins)["resources"][0]["virtual_hosts"]
-        return host["typed_per_filter_config"].get(envoy.CORS_FILTER)
+        return host_of(settings, origins=origins)["typed_per_filter_config"].get(envoy.CORS_FILTER)
 
     assert policy() is None
     assert policy("https://a.example", "http://b:3000")["allow_origin_string_match"] == [{"exact": "https://a.example"}, {"exact": "http://b:3000"}]  # fmt: skip

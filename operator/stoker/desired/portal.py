@@ -1,0 +1,192 @@
+"""The portal of an ApiGateway: its pod, its rights, and what it is told."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import Any
+
+from stoker.api.api_gateway import BUILT_IN_ROLES, ApiGateway, Portal
+from stoker.api.base import GROUP
+from stoker.api.names import child_labels, portal_name
+from stoker.api.resolved import OperatorSettings, PublishedModel, ResolvedApiGateway
+from stoker.desired.objects import (
+    Object,
+    child,
+    compact_json,
+    container_defaults,
+    http_probe,
+    pod_security,
+    pull_secrets,
+    secret_data,
+    selector_labels,
+)
+
+COMPONENT = "portal"
+PORT = 8080
+PATHS = ("/", "/keys")
+"""Exact paths on the gateway's address that are the portal's."""
+PREFIX = "/portal/"
+"""And everything below this one."""
+
+CONFIG_FIELD = "portal.json"
+SESSION_FIELD = "sessionKey"
+_SECRETS = "/var/run/stoker/portal"
+_TOKEN_DIRECTORY = "/var/run/secrets/kubernetes.io/serviceaccount"
+_RESOURCES = {"requests": {"cpu": "10m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}}
+
+
+def build_portal(resolved: ResolvedApiGateway, settings: OperatorSettings) -> list[Object]:
+    """All children; none where the portal is off."""
+    gateway = resolved.gateway
+    portal = gateway.spec.portal
+    if portal is None or not portal.enabled:
+        return []
+    name = portal_name(gateway.metadata.name)
+    return [
+        child(gateway, COMPONENT, "v1", "ServiceAccount", name, automountServiceAccountToken=False),
+        *_rights(gateway, name),
+        child(
+            gateway, COMPONENT, "v1", "ConfigMap", name, data={CONFIG_FIELD: compact_json(_config(resolved, portal))}
+        ),
+        child(gateway, COMPONENT, "v1", "Secret", name, type="Opaque", data=_secrets(resolved)),
+        _network_policy(gateway, name),
+        _service(gateway, name),
+        _deployment(gateway, portal, name, settings),
+    ]
+
+
+def _config(resolved: ResolvedApiGateway, portal: Portal) -> Object:
+    gateway = resolved.gateway
+    own = [{"name": role.name, "models": list(role.models)} for role in gateway.spec.roles]
+    defined = {role.name for role in gateway.spec.roles}
+    built_in = [{"name": name, "models": ["*"]} for name in BUILT_IN_ROLES if name not in defined]
+    return {
+        "url": portal.url.rstrip("/") + "/v1" if portal.url else gateway.status.url,
+        "publicUrl": portal.url,
+        "roles": [*built_in, *own],
+        "models": [_model(model) for model in resolved.models],
+        "maxKeysPerUser": portal.max_keys_per_user,
+        "maxKeyDays": portal.max_key_days,
+        "sessionSeconds": portal.session_seconds,
+    }
+
+
+def _model(model: PublishedModel) -> Object:
+    """What changes by itself, such as the progress of a download, is left out: each change is a write."""
+    deployment = model.deployment
+    status = deployment.status
+    conditions = {condition.type: condition for condition in status.conditions}
+    ready = conditions.get("Ready")
+    return {
+        "name": deployment.served_name,
+        "aliases": list(deployment.served_names[1:]),
+        "task": deployment.spec.task,
+        "contextLength": deployment.spec.context_length or (status.fit.context_length if status.fit else None),
+        "ready": status.ready_replicas > 0 and not model.stopped,
+        "reason": ready.reason if ready else "",
+        "message": conditions["Stalled"].message if "Stalled" in conditions else "",
+        "readyReplicas": status.ready_replicas,
+        "replicas": status.replicas,
+    }
+
+
+def _secrets(resolved: ResolvedApiGateway) -> dict[str, str]:
+    """Made of the gateway's own token, so that there is no second secret to make once and never again."""
+    key = hmac.new(resolved.token.encode(), b"portal sessions", hashlib.sha256).hexdigest()
+    return secret_data(**{SESSION_FIELD: key})
+
+
+def _rights(gateway: ApiGateway, name: str) -> list[Object]:
+    """Its own ConfigMap by name, and ApiKeys; no Secrets at all."""
+    api = "rbac.authorization.k8s.io"
+    told = {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [name], "verbs": ["get", "list", "watch"]}
+    keys = {"apiGroups": [GROUP], "resources": ["apikeys"], "verbs": ["get", "list", "create", "patch", "delete"]}
+    subject = {"kind": "ServiceAccount", "name": name, "namespace": gateway.metadata.namespace}
+    reference = {"apiGroup": api, "kind": "Role", "name": name}
+    return [
+        child(gateway, COMPONENT, f"{api}/v1", "Role", name, rules=[told, keys]),
+        child(gateway, COMPONENT, f"{api}/v1", "RoleBinding", name, roleRef=reference, subjects=[subject]),
+    ]
+
+
+def _network_policy(gateway: ApiGateway, name: str) -> Object:
+    """Only through the gateway, which says truly how a browser came in."""
+    envoy = {"podSelector": {"matchLabels": selector_labels(gateway, "gateway")}}
+    spec = {
+        "podSelector": {"matchLabels": selector_labels(gateway, COMPONENT)},
+        "policyTypes": ["Ingress"],
+        "ingress": [{"from": [envoy], "ports": [{"port": PORT, "protocol": "TCP"}]}],
+    }
+    return child(gateway, COMPONENT, "networking.k8s.io/v1", "NetworkPolicy", name, spec=spec)
+
+
+def _service(gateway: ApiGateway, name: str) -> Object:
+    port = {"name": "http", "port": 80, "protocol": "TCP", "targetPort": "http"}
+    spec = {"type": "ClusterIP", "selector": selector_labels(gateway, COMPONENT), "ports": [port]}
+    return child(gateway, COMPONENT, "v1", "Service", name, spec=spec)
+
+
+def _deployment(gateway: ApiGateway, portal: Portal, name: str, settings: OperatorSettings) -> Object:
+    pod: Object = {
+        "serviceAccountName": name,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": pod_security(),
+        "terminationGracePeriodSeconds": 10,
+        "containers": [_container(gateway, portal, settings)],
+        "volumes": [
+            {"name": "token", "projected": {"sources": _token_sources()}},
+            {"name": "secrets", "secret": {"secretName": name}},
+        ],
+    }
+    if secrets := pull_secrets(settings):
+        pod["imagePullSecrets"] = secrets
+    return child(
+        gateway,
+        COMPONENT,
+        "apps/v1",
+        "Deployment",
+        name,
+        spec={
+            "replicas": 1,
+            "revisionHistoryLimit": 3,
+            "selector": {"matchLabels": selector_labels(gateway, COMPONENT)},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "template": {"metadata": {"labels": child_labels(gateway, COMPONENT)}, "spec": pod},
+        },
+    )
+
+
+def _container(gateway: ApiGateway, portal: Portal, settings: OperatorSettings) -> Object:
+    namespace, name = gateway.key
+    env = {
+        "STOKER_PORTAL_NAMESPACE": namespace,
+        "STOKER_PORTAL_GATEWAY": name,
+        "STOKER_PORTAL_SECRETS": _SECRETS,
+    }
+    mounts: list[dict[str, Any]] = [
+        {"name": "token", "mountPath": _TOKEN_DIRECTORY, "readOnly": True},
+        {"name": "secrets", "mountPath": f"{_SECRETS}/session", "readOnly": True},
+    ]
+    return {
+        "name": "portal",
+        "image": settings.stoker_image,
+        "imagePullPolicy": settings.stoker_image_pull_policy,
+        "args": ["portal"],
+        "env": [{"name": key, "value": value} for key, value in env.items()],
+        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        "startupProbe": http_probe("/healthz", "http", period=1, timeout=5, failures=120),
+        "livenessProbe": http_probe("/healthz", "http", period=10, timeout=5, failures=6),
+        "readinessProbe": http_probe("/readyz", "http", period=2, timeout=5, failures=3),
+        "resources": portal.resources if portal.resources is not None else _RESOURCES,
+        **container_defaults(),
+        "volumeMounts": mounts,
+    }
+
+
+def _token_sources() -> list[Object]:
+    return [
+        {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
+        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+    ]

@@ -1,0 +1,59 @@
+"""``stoker portal``: serve the pages, and follow what the operator tells."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+from collections.abc import AsyncIterator
+
+import uvloop
+from aiohttp import web
+
+from stoker.cluster.client import KubeClient
+from stoker.portal.application import build_site
+from stoker.portal.directory import Directory
+from stoker.portal.oidc import IdentityProvider
+from stoker.portal.settings import NotConfigured, Settings
+
+logger = logging.getLogger(__name__)
+
+SHUTDOWN_SECONDS = 5.0
+
+
+async def build(settings: Settings) -> web.Application:
+    """The site, with what runs beside it."""
+    client = await KubeClient.connect()
+    directory = Directory(client, settings)
+    site = build_site(settings, directory, IdentityProvider(settings.oidc_client_secret))
+
+    async def beside(_: web.Application) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(directory.follow()), asyncio.create_task(directory.note_history())]
+        yield
+        for task in tasks:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await client.close()
+
+    site.cleanup_ctx.append(beside)
+    return site
+
+
+def main(arguments: list[str]) -> int:
+    """Entry of the role; 2 when the pod is not told what it needs."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    # Paths and queries of the callback carry codes; what people do is logged by the directory.
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    if arguments:
+        sys.stderr.write("usage: stoker portal (it is configured by its environment)\n")
+        return 2
+    try:
+        settings = Settings.from_environment()
+    except NotConfigured as error:
+        sys.stderr.write(f"stoker portal: {error}\n")
+        return 2
+    loop = uvloop.new_event_loop()
+    web.run_app(build(settings), port=settings.port, loop=loop, shutdown_timeout=SHUTDOWN_SECONDS, print=None)
+    return 0

@@ -1,0 +1,113 @@
+"""What every page needs: the session, whether the connection is safe, and the templates."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+from jinja2 import Environment
+
+from stoker.portal.config import PortalConfig, PortalModel
+from stoker.portal.directory import Directory, Refused
+from stoker.portal.oidc import IdentityProvider
+from stoker.portal.sessions import Session, Sessions, is_own_form
+from stoker.portal.settings import Settings
+
+SETTINGS = web.AppKey("settings", Settings)
+DIRECTORY = web.AppKey("directory", Directory)
+SESSIONS = web.AppKey("sessions", Sessions)
+PROVIDER = web.AppKey("provider", IdentityProvider)
+TEMPLATES = web.AppKey("templates", Environment)
+
+SESSION = web.RequestKey("session", object)
+_KEY_MODELS = web.RequestKey("models of the key", tuple)
+
+
+def is_secure(request: web.Request) -> bool:
+    """Whether the browser speaks HTTPS. Envoy says so, or the address that the ApiGateway is known by."""
+    config = request.app[DIRECTORY].config
+    public = config.public_url if config else None
+    return request.headers.get("X-Forwarded-Proto") == "https" or bool(public and public.startswith("https:"))
+
+
+def own_address(request: web.Request) -> str:
+    """How the browser reaches us, without a path."""
+    config = request.app[DIRECTORY].config
+    if config and config.public_url:
+        return config.public_url.rstrip("/")
+    return f"{'https' if is_secure(request) else 'http'}://{request.host}"
+
+
+async def session_of(request: web.Request) -> Session | None:
+    """Who is signed in, if what he signed in with is still good."""
+    if SESSION not in request:
+        request[SESSION] = await _read(request)
+    found = request[SESSION]
+    return found if isinstance(found, Session) else None
+
+
+async def _read(request: web.Request) -> Session | None:
+    directory = request.app[DIRECTORY]
+    session = request.app[SESSIONS].read(request, secure=is_secure(request))
+    if session is None or directory.config is None:
+        return None
+    if session.key_digest:
+        key = await directory.key_of(session.key_digest)
+        if key is None or directory.role_of(key) != session.role:
+            return None
+        request[_KEY_MODELS] = tuple(key.spec.models)
+        return session
+    return session if directory.config.role(session.role) is not None else None
+
+
+async def require_session(request: web.Request) -> tuple[Session, PortalConfig]:
+    """Who is signed in; everybody else goes to the sign-in page."""
+    session, config = await session_of(request), request.app[DIRECTORY].config
+    if session is None or config is None:
+        raise web.HTTPSeeOther("/portal/sign-in")
+    return session, config
+
+
+def visible_models(request: web.Request, session: Session, config: PortalConfig) -> tuple[PortalModel, ...]:
+    """Models that somebody may use: those of his role, and of the key, where he came with one."""
+    role = config.role(session.role)
+    by_role = config.visible_models(role.models if role else ("*",) if session.key_digest else ())
+    by_key = config.visible_models(request.get(_KEY_MODELS, ("*",)))
+    return tuple(model for model in by_role if model in by_key)
+
+
+async def require_form(request: web.Request) -> tuple[Session, PortalConfig, Any]:
+    """A form that somebody who is signed in has sent from our own page."""
+    session, config = await require_session(request)
+    form = await request.post()
+    if not is_own_form(request, session, str(form.get("csrf", ""))):
+        raise Refused("The form is too old, or it did not come from this page: open the page again, and repeat it.")
+    return session, config, form
+
+
+async def render(request: web.Request, template: str, *, status: int = 200, **values: Any) -> web.Response:
+    """A page."""
+    settings = request.app[SETTINGS]
+    text = (
+        request.app[TEMPLATES]
+        .get_template(template)
+        .render(
+            gateway=settings.gateway,
+            config=request.app[DIRECTORY].config or PortalConfig(),
+            session=await session_of(request),
+            path=request.path,
+            **values,
+        )
+    )
+    return web.Response(text=text, status=status, content_type="text/html")
+
+
+async def render_problem(request: web.Request, status: int, title: str, message: str) -> web.Response:
+    """A page that says what went wrong and what to do."""
+    return await render(request, "problem.html", status=status, title=title, message=message)
+
+
+def local_time(moment: datetime | None) -> str:
+    """A time as people read it; in UTC, for nobody has told us where they are."""
+    return "never" if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")

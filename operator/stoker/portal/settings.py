@@ -1,0 +1,59 @@
+"""What the portal's pod tells it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SHORTEST_SECRET = 32
+
+
+class NotConfigured(Exception):
+    """The pod's environment or files lack something."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Taken from the environment once."""
+
+    namespace: str
+    gateway: str
+    session_secret: str = field(repr=False)
+    """Signs session cookies; whoever has it can sign in as anybody."""
+    oidc_client_secret: str = field(default="", repr=False)
+    usage_url: str = ""
+    """Base URL of the gateway's usage service; empty where there is none."""
+    usage_token: str = field(default="", repr=False)
+    port: int = 8080
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
+        """NotConfigured names what is missing."""
+        try:
+            folder = Path(environment["STOKER_PORTAL_SECRETS"])
+            namespace, gateway = environment["STOKER_PORTAL_NAMESPACE"], environment["STOKER_PORTAL_GATEWAY"]
+        except KeyError as error:
+            raise NotConfigured(f"{error.args[0]} is not set") from error
+        secret = _read(folder / "session" / "sessionKey")
+        if len(secret) < SHORTEST_SECRET:
+            raise NotConfigured(
+                f"{folder}/session/sessionKey is not there or shorter than {SHORTEST_SECRET} characters"
+            )
+        return cls(
+            namespace=namespace,
+            gateway=gateway,
+            session_secret=secret,
+            oidc_client_secret=_read(folder / "oidc" / "clientSecret"),
+            usage_url=environment.get("STOKER_PORTAL_USAGE_URL", ""),
+            usage_token=_read(folder / "session" / "usageToken"),
+            port=int(environment.get("STOKER_PORTAL_PORT", cls.port)),
+        )
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

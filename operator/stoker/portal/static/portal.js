@@ -1,0 +1,11 @@
+// Copying is the only thing that needs a script; every page works without it.
+for (const button of document.querySelectorAll("button.copy")) {
+  if (!navigator.clipboard) {
+    button.hidden = true;
+    continue;
+  }
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(button.dataset.copy);
+    button.textContent = "Copied";
+  });
+}
