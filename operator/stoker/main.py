@@ -13,6 +13,7 @@ from typing import Any, NoReturn, cast
 
 import kopf
 import uvloop
+from prometheus_client import REGISTRY
 
 from stoker import __version__
 from stoker.api.resolved import OperatorSettings
@@ -22,6 +23,7 @@ from stoker.cluster.connection import ConnectionNotConfigured
 from stoker.cluster.errors import ApiError
 from stoker.cluster.events import EventPoster
 from stoker.cluster.lease import LeaderLease
+from stoker.cluster.load import LoadReader
 from stoker.cluster.progress import watch_downloads
 from stoker.cluster.resource_types import OWN_TYPES
 from stoker.cluster.sweep import Sweeper
@@ -30,6 +32,8 @@ from stoker.health import HealthServer
 from stoker.logs import set_up_logging
 from stoker.reconcile.context import Context
 from stoker.reconcile.metrics import EVENTS_DROPPED, LEADING, QUEUE_DEPTH, QUEUE_RUNNING, count_request
+from stoker.reconcile.scaling_loop import ScalingLoop
+from stoker.reconcile.scaling_report import ScalingCollector, explain
 from stoker.reconcile.work_queue import WorkQueue
 from stoker.reconcile.worker import Worker
 from stoker.settings import InvalidSetting, ProcessSettings, read_settings
@@ -68,9 +72,17 @@ class Operator:
         )
         self._heard = Heard()
         self._sweeper = Sweeper(client, cache, process.namespaces, lose=self._context.lose)
+        self._scaling = ScalingLoop(self._context, LoadReader())
+        self._all_heard = asyncio.Event()
         self._stop = asyncio.Event()
         self._waiting_for = "the resource definitions: kubectl apply -k crds/"
-        self._health = HealthServer(healthy=self._check_health, ready=lambda: self._waiting_for, collect=self._collect)
+        self._health = HealthServer(
+            healthy=self._check_health,
+            ready=lambda: self._waiting_for,
+            collect=self._collect,
+            explain_scaling=lambda namespace, name: explain(self._scaling, (namespace, name)),
+        )
+        REGISTRY.register(ScalingCollector(self._scaling))
 
     async def run(self) -> int:
         """Run until told to stop; the exit status."""
@@ -109,6 +121,7 @@ class Operator:
                 ("the work queue", self._work()),
                 ("events", self._context.events.run()),
                 ("download progress", watch_downloads(self._context.cache, self._context.enqueue)),
+                ("the autoscaler", self._scale()),
                 ("the sweep", self._sweep()),
             )
         }
@@ -168,7 +181,13 @@ class Operator:
         # What was read stays; looking through it for garbage again and again took a fifth of the time with a thousand models.
         gc.collect()
         gc.freeze()
+        self._all_heard.set()
         await self._queue.run(self._process.workers, Worker(self._context))
+
+    async def _scale(self) -> None:
+        """Not before all has been heard: a replica that is not known yet would be taken for one that is missing."""
+        await self._all_heard.wait()
+        await self._scaling.run()
 
     async def _sweep(self) -> None:
         """After a list of Kopf's, and now and then: look whether something went unheard."""

@@ -72,6 +72,8 @@ class ObservedPod:
     created_at: float = 0.0
     """Unix time."""
     fetch: FetchProgress | None = None
+    routable: bool = True
+    """False: it has been taken out of routing, because it is to go."""
 
 
 @dataclass(frozen=True)
@@ -106,3 +108,26 @@ class ObservedWorkload:
 
     deployment: ObservedDeployment | None
     pods: tuple[ObservedPod, ...] = ()
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How far a model is on its way to its first replica, as those are told who wait for it."""
+
+    phase: str
+    message: str
+    progress: float | None = None
+    """0 to 1."""
+    eta_seconds: int | None = None
+    failed: bool = False
+    """It will not come by itself: whoever waits need not wait on."""
+
+    def to_json(self) -> dict[str, object]:
+        """As gateways read it."""
+        return {
+            "phase": self.phase,
+            "message": self.message,
+            "progress": self.progress,
+            "etaSeconds": self.eta_seconds,
+            "failed": self.failed,
+        }

@@ -37,11 +37,13 @@ class EventPoster:
         self._posted: dict[tuple[str, str], float] = {}
         self.dropped = 0
 
-    def post(self, regarding: Object, kind: Literal["Normal", "Warning"], reason: str, note: str) -> None:
-        """Put an event on its way; ``regarding`` is an object reference."""
+    def post(
+        self, regarding: Object, kind: Literal["Normal", "Warning"], reason: str, note: str, *, repeated: bool = False
+    ) -> None:
+        """Put an event on its way; ``regarding`` is an object reference. ``repeated``: each time is news."""
         now = time.monotonic()
         same = (regarding["uid"], reason)
-        if now - self._posted.get(same, -SAME_AGAIN_SECONDS) < SAME_AGAIN_SECONDS:
+        if not repeated and now - self._posted.get(same, -SAME_AGAIN_SECONDS) < SAME_AGAIN_SECONDS:
             return
         try:
             self._queue.put_nowait(self._event(regarding, kind, reason, note))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from stoker.api.names import COMPONENT
+from stoker.api.names import COMPONENT, ROUTABLE_LABEL
 from stoker.api.observed import ObservedContainer, ObservedDeployment, ObservedNode, ObservedPod
 from stoker.cluster.resource_types import Object
 
@@ -40,6 +40,7 @@ def observe_pod(pod: Object) -> ObservedPod:
         node=(pod.get("spec") or {}).get("nodeName") or "",
         reason=status.get("reason", ""),
         message=str(status.get("message", ""))[:_MESSAGE_LENGTH],
+        routable=labels.get(ROUTABLE_LABEL) != "false",
         created_at=datetime.fromisoformat(metadata["creationTimestamp"]).timestamp(),
     )
 

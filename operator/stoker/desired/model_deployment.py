@@ -30,6 +30,7 @@ from stoker.desired.replicas import decide_replicas, most_replicas
 from stoker.engines import EngineRequest, check_accelerator, check_request, engine_of
 from stoker.errors import Stalled, Waiting
 from stoker.models.source import parse_source
+from stoker.scaling.schedule import check_schedules
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ def resolve_model_deployment(
         raise _engine_not_found(deployment)
     source = parse_source(deployment.spec.source)
     check_deployment(deployment, settings)
+    if deployment.spec.autoscaling is not None:
+        check_schedules(deployment.spec.autoscaling, f"ModelDeployment {deployment.metadata.name}")
     check_pod_template(engine.spec.pod_template is not None, f"InferenceEngine {engine.metadata.name}", settings)
     row = engine_of(engine.spec)
     accelerator = engine.spec.accelerator.vendor

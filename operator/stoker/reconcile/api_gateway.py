@@ -48,11 +48,12 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
         models = tuple(replace(model, engine_type=_engine_type(cache, model.deployment)) for model in published)
         account = await context.children.apply(gateway, build_account(gateway))
         jwt_secrets = await read_token_secrets(context, gateway.metadata.namespace, _token_secrets(gateway, keys))
+        context.gateway_tokens[gateway.key] = token = await _read_or_make_token(context, gateway)
         resolved = ResolvedApiGateway(
             gateway=gateway,
             models=models,
             keys=tuple(keys),
-            token=await _read_or_make_token(context, gateway),
+            token=token,
             account_uid=account["metadata"]["uid"],
             jwt_secrets=jwt_secrets,
             ready_replicas=workload.ready_replicas if workload else 0,

@@ -98,9 +98,9 @@ class Context:
         if owner is not None:
             self.enqueue(owner[0], (key[0], owner[1]))
 
-    def enqueue(self, kind: str, key: Key, *, delay: float = 0.0) -> None:
-        """Put an object of ours into the queue."""
-        self.queue.add(WorkKey(kind, *key), delay=delay)
+    def enqueue(self, kind: str, key: Key, *, delay: float = 0.0, urgent: bool = False) -> None:
+        """Put an object of ours into the queue; somebody waits for an urgent one."""
+        self.queue.add(WorkKey(kind, *key), delay=delay, urgent=urgent)
 
     def _enqueue_owner(self, resource: ResourceType, obj: Object) -> None:
         owner = owner_of_pod(obj) if resource == PODS else owner_of_child(obj)

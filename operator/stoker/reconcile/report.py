@@ -44,14 +44,15 @@ def _tell_changes(context: Context, own: OwnObject, before: list[Condition], aft
         if known is not None and (known.status, known.reason) == (condition.status, condition.reason):
             continue
         if condition.type == "Ready" and condition.status == "True":
-            context.events.post(_reference(own), "Normal", condition.reason, condition.message)
+            context.events.post(reference_to(own), "Normal", condition.reason, condition.message)
         elif (
             condition.type == "Ready" and known is not None and known.status == "True"
         ) or condition.type == "Stalled":
-            context.events.post(_reference(own), "Warning", condition.reason, condition.message)
+            context.events.post(reference_to(own), "Warning", condition.reason, condition.message)
 
 
-def _reference(own: OwnObject) -> Object:
+def reference_to(own: OwnObject) -> Object:
+    """How an Event names the object it is about."""
     return {
         "apiVersion": TYPE_BY_KIND[own.kind].api_version,
         "kind": own.kind,

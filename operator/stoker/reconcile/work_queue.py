@@ -52,14 +52,17 @@ class WorkQueue:
         self._last_taken = self._last_started = self._clock()
         self._pacer: asyncio.TimerHandle | None = None
 
-    def add(self, key: WorkKey, *, delay: float = 0.0) -> None:
-        """Have the object looked at, after ``delay`` seconds at the latest; an earlier appointment stands."""
+    def add(self, key: WorkKey, *, delay: float = 0.0, urgent: bool = False) -> None:
+        """Have the object looked at, after ``delay`` seconds at the latest; an earlier appointment stands.
+
+        ``urgent``: before all others that are to be looked at again.
+        """
         if key in self._running:
             self._again[key] = min(delay, self._again.get(key, delay))
-        elif key in self._fresh or key in self._repeated:
+        elif key in self._fresh or (key in self._repeated and not urgent):
             return
         elif delay <= 0:
-            self._make_ready(key)
+            self._make_ready(key, urgent=urgent)
         else:
             due = self._clock() + delay
             if due < self._due.get(key, float("inf")):
@@ -156,12 +159,14 @@ class WorkQueue:
         self._pacer = None
         self._wake_one()
 
-    def _make_ready(self, key: WorkKey) -> None:
+    def _make_ready(self, key: WorkKey, *, urgent: bool = False) -> None:
         self._due.pop(key, None)
         if not self.depth:
             self._last_taken = self._clock()
         fresh = key.kind == PACED_KIND and key not in self._known
         (self._fresh if fresh else self._repeated)[key] = None
+        if urgent and not fresh:
+            self._repeated.move_to_end(key, last=False)
         self._wake_one()
 
     def _wake_one(self) -> None:

@@ -237,7 +237,9 @@ def _waiting_for_drain(workload: Workload, leaving: list[ObservedPod]) -> Cause:
 
 def _going(workload: Workload, pods: list[ObservedPod]) -> Cause:
     names = ", ".join(sorted(pod.name for pod in pods)[:3])
-    return Cause("Stopping", f"{workload.kind} {workload.name} is stopped; {names} finishes its running requests")
+    return Cause(
+        "Stopping", f"{workload.kind} {workload.name} is to have no replica; {names} finishes its running requests"
+    )
 
 
 def _has_succeeded(container: ObservedContainer) -> bool:

@@ -54,3 +54,16 @@ async def test_a_burst_is_followed_by_few_per_second_with_fake_api_server(monkey
         await asyncio.sleep(0.1)
         task.cancel()
     assert len(fake.asked) == 3
+
+
+async def test_what_is_news_each_time_is_posted_each_time_to_a_fake_api_server() -> None:
+    async with serving(lambda _: {}) as (fake, client):
+        poster = EventPoster(client, "operator-1")
+        for note in ("1 → 2", "2 → 3"):
+            poster.post(regarding("a"), "Normal", "ScaledUp", note, repeated=True)
+        task = asyncio.create_task(poster.run())
+        async with asyncio.timeout(5):
+            while len(fake.bodies) < 2:
+                await asyncio.sleep(0.001)
+        task.cancel()
+    assert [body["note"] for body in fake.bodies] == ["1 → 2", "2 → 3"]

@@ -26,7 +26,7 @@ class Queue(WorkQueue):
         super().__init__()
         self.added: list[WorkKey] = []
 
-    def add(self, key: WorkKey, *, delay: float = 0.0) -> None:
+    def add(self, key: WorkKey, *, delay: float = 0.0, urgent: bool = False) -> None:
         self.added.append(key)
 
 

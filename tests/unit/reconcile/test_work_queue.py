@@ -216,3 +216,15 @@ async def test_other_kinds_and_names_seen_before_are_never_held_back() -> None:
         queue.add(key("seen"))
         await asyncio.sleep(0.01)
     assert sorted(recorder.names) == ["alice", "seen", "seen"]
+
+
+async def test_an_urgent_name_comes_before_all_that_were_seen_before() -> None:
+    queue, recorder = WorkQueue(), Recorder()
+    names = [WorkKey("ApiKey", "team", f"other-{number}") for number in range(20)]
+    for name in names:
+        queue.add(name)
+    queue.add(names[15], urgent=True)
+    queue.add(WorkKey("ApiKey", "team", "woken"), urgent=True)
+    async with running(queue, recorder, workers=1):
+        await recorder.until(lambda: len(recorder.names) == 21)
+    assert recorder.names[:2] == ["woken", "other-15"]

@@ -288,7 +288,7 @@ def test_a_rollout_that_does_not_advance_is_told(workload) -> None:
 
 def test_stopping_lasts_until_the_last_pod_has_gone(workload, ready_pod) -> None:
     found = cause(workload(ready_pod(name="a", terminating=True)), 0)
-    assert found == Cause("Stopping", "ModelDeployment smol is stopped; a finishes its running requests")
+    assert found == Cause("Stopping", "ModelDeployment smol is to have no replica; a finishes its running requests")
     assert diagnose(MODEL, workload(), 0) is None
 
 
