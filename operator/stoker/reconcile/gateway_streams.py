@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from stoker.cluster.cache import Key
 from stoker.cluster.load import GatewayAnswer, GatewayReading, LoadReader, NotAnswering
@@ -26,7 +26,7 @@ class GatewayPod:
     ip: str
     gateway: Key
     token: str
-    serving: bool
+    serving: bool = field(compare=False)
     """Ready and staying: when it does not answer, nobody knows the load."""
 
 

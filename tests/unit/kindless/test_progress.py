@@ -29,7 +29,7 @@ def test_termination_ends_the_command_and_its_children(tmp_path: Path) -> None:
 import sys; sys.path.insert(0, {str(SOURCES)!r})
 from kindless.progress import interrupt_on_termination, run_with_progress
 interrupt_on_termination()
-run_with_progress(["sh", "-c", "sleep 60 & echo $! > {tmp_path}/pid; wait"], "long")
+run_with_progress(["sh", "-c", "sleep 60 & sleep 0.5; echo $! > {tmp_path}/pid; wait"], "long")
 """
     with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL) as process:
         wait_for_text(tmp_path / "pid")

@@ -1,0 +1,220 @@
+"""`make bench-autoscaling`: three hundred models that scale themselves, on a control plane with KWOK nodes.
+
+API server, controllers and the operator are real, gateways and engines are fakes that answer under the addresses of KWOK's pods.
+Writes its table to docs/benchmarks/autoscaling-loop.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import random
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "operator"), str(ROOT / "tests")]
+
+from bench.scale import cpu_seconds, memory_mib  # noqa: E402
+from integration.control_plane import CONTROL_PLANE_GOGC, OperatorProcess, control_plane  # noqa: E402
+from integration.objects import Object, engine, gateway  # noqa: E402
+from integration.scaling_scene import QUICK, Scene, scene  # noqa: E402
+
+from stoker.cluster.resource_types import (  # noqa: E402
+    API_GATEWAYS,
+    INFERENCE_ENGINES,
+    MODEL_DEPLOYMENTS,
+    NAMESPACES,
+    ResourceType,
+)
+
+NAMESPACE = "scaling"
+PAGE = ROOT / "docs/benchmarks/autoscaling-loop.md"
+CLUSTER = "stoker-bench-autoscaling"
+CREATORS = 8
+LIMIT_SECONDS = 300
+MEASURED_SECONDS = 60
+SLEEPERS = 21
+PERIOD_SECONDS = 2.0
+
+
+@dataclass
+class Outcome:
+    """One line of the table."""
+
+    what: str
+    value: str
+    target: str
+    met: bool
+
+
+@dataclass
+class Bench:
+    """The run so far."""
+
+    stage: Scene
+    operator: OperatorProcess
+    models: int
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def note(self, what: str, value: str, target: str, met: bool = True) -> None:
+        """Add a line and show it."""
+        self.outcomes.append(Outcome(what, value, target, met))
+        print(f"  {'ok    ' if met else 'MISSED'} {what}: {value} (target {target})", flush=True)
+
+
+async def main() -> int:
+    """The whole run; 1 when a target is missed."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--models", type=int, default=300)
+    arguments.add_argument("--no-page", action="store_true", help="do not write docs/benchmarks/autoscaling-loop.md")
+    chosen = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as folder, control_plane(CLUSTER, Path(folder), kwok_nodes=4) as plane:
+        operator = OperatorProcess(plane, "bench")
+        async with plane.client() as client, scene(plane, client, NAMESPACE) as stage:
+            bench = Bench(stage, operator, chosen.models)
+            try:
+                await client.create(
+                    NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+                )
+                operator.start()
+                await prepare(bench)
+                traffic = asyncio.create_task(busy(bench))
+                await steady(bench)
+                traffic.cancel()
+                await wake(bench)
+            finally:
+                operator.stop()
+    if not chosen.no_page:
+        PAGE.write_text(page(bench))
+        print(f"written: {PAGE.relative_to(ROOT)}")
+    return 0 if all(outcome.met for outcome in bench.outcomes) else 1
+
+
+async def prepare(bench: Bench) -> None:
+    """Two gateways' pods, the models with a replica each, and some that sleep."""
+    stage = bench.stage
+    awake = [stage.scaling_model(f"model-{number:03d}", {"maxReplicas": 4}) for number in range(bench.models)]
+    asleep = [stage.scaling_model(f"sleeper-{number:02d}", QUICK) for number in range(SLEEPERS)]
+    todo = iter(
+        [
+            (INFERENCE_ENGINES, engine()),
+            (API_GATEWAYS, gateway(replicas=2, auth={"adminKey": False})),
+            *((MODEL_DEPLOYMENTS, each) for each in (*awake, *asleep)),
+        ]
+    )
+
+    async def create() -> None:
+        resource: ResourceType
+        body: Object
+        for resource, body in todo:
+            await stage.client.create(resource, {**body, "metadata": {**body["metadata"], "namespace": NAMESPACE}})
+
+    await asyncio.gather(*(create() for _ in range(CREATORS)))
+    await stage.until(lambda: sum(map(len, stage.endpoints.values())) >= bench.models, LIMIT_SECONDS)
+    await stage.meet_gateway()
+    for each in (*awake, *asleep):
+        stage.gateway_model(each["metadata"]["name"])
+    while bench.operator.metrics()["stoker_autoscaling_gateway_streams"] < len(stage.pods.gateways):
+        await asyncio.sleep(0.2)
+    await asyncio.sleep(10)
+
+
+async def busy(bench: Bench) -> None:
+    """Requests for every model at either gateway, and some of them in the engines."""
+    chance = random.Random(3)
+    while True:
+        for fake in bench.stage.pods.gateways.values():
+            for name, model in fake.models.items():
+                if "/model-" in name:
+                    came = chance.randint(0, 2)
+                    model.arrivals += came
+                    model.completions += came
+        for load in bench.stage.pods.engines.values():
+            load.running = chance.randint(0, 2)
+        await asyncio.sleep(1.0)
+
+
+async def steady(bench: Bench) -> None:
+    """The loop under load: its period, its CPU, its memory."""
+    asked = bench.stage.gateway.asked_at
+    pid = bench.operator.pid
+    asked.clear()
+    cpu, started = cpu_seconds(pid), time.monotonic()
+    writes = sum(bench.operator.writes().values())
+    took = []
+    while time.monotonic() - started < MEASURED_SECONDS:
+        await asyncio.sleep(PERIOD_SECONDS)
+        took.append(bench.operator.metrics()["stoker_autoscaling_round_seconds"])
+    seconds = time.monotonic() - started
+    share = (cpu_seconds(pid) - cpu) / seconds * 100
+    periods = [later - earlier for earlier, later in pairwise(asked)]
+    worst = max(periods, key=lambda period: abs(period - PERIOD_SECONDS))
+    bench.note("load average of the machine after that", f"{os.getloadavg()[0]:.1f}", "–")
+    held = abs(worst - PERIOD_SECONDS) <= 0.5
+    bench.note(
+        f"period of the loop over {seconds:.0f} s, median and worst",
+        f"{statistics.median(periods):.2f} s, {worst:.2f} s",
+        "2 s ± 0.5",
+        held,
+    )
+    bench.note("one round, median and longest", f"{statistics.median(took):.2f} s, {max(took):.2f} s", "–")
+    bench.note("operator's share of a core", f"{share:.1f} %", "≤ 30 %", share <= 30)
+    peak = memory_mib(pid, "VmHWM")
+    bench.note("operator's largest resident memory", f"{peak:.0f} MiB", "≤ 250 MiB", peak <= 250)
+    written = sum(bench.operator.writes().values()) - writes
+    bench.note(f"writes in these {seconds:.0f} s, leases aside", f"{written:.0f}", "–")
+
+
+async def wake(bench: Bench) -> None:
+    """From a request that a gateway holds to the Deployment's replicas, as a watch tells them."""
+    took = []
+    for number in range(SLEEPERS):
+        name = f"sleeper-{number:02d}"
+        started = time.monotonic()
+        call = asyncio.create_task(bench.stage.call(name))
+        await bench.stage.until(lambda name=name: bench.stage.wanted(name) == 1)  # type: ignore[misc]
+        took.append(bench.stage.replicas[name][-1][0] - started)
+        await call
+    median = statistics.median(took)
+    bench.note(
+        f"request for a sleeping model → replicas written, p50 of {SLEEPERS}",
+        f"{median * 1000:.0f} ms (longest {max(took) * 1000:.0f} ms)",
+        "≤ 50 ms",
+        median <= 0.05,
+    )
+
+
+def verdict(outcome: Outcome) -> str:
+    """Whether a target was met; nothing where there is none."""
+    if outcome.target == "–":
+        return ""
+    return "yes" if outcome.met else "**no**"
+
+
+def page(bench: Bench) -> str:
+    """docs/benchmarks/autoscaling-loop.md."""
+    rows = "\n".join(f"| {o.what} | {o.value} | {o.target} | {verdict(o)} |" for o in bench.outcomes)
+    return f"""# The autoscaler's loop with {bench.models} models
+
+    make bench-autoscaling
+
+A control plane of its own with KWOK nodes, one ApiGateway with two pods, {bench.models} ModelDeployments with `autoscaling` and at least one replica each,
+{SLEEPERS} more that sleep, and the operator as a process with the chart's rights. Gateways and engines are fakes of one Python process that answers under the addresses of their pods;
+every model gets about two requests a second. All of it shares the cores of one machine ({os.cpu_count()} cores, Python {platform.python_version()}; the control plane with GOGC={CONTROL_PLANE_GOGC}).
+
+| what | measured | target | met |
+|---|---|---|---|
+{rows}
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

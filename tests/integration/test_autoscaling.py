@@ -1,0 +1,217 @@
+"""Models follow their load on a real control plane; gateways and engines are fakes at the network's edge."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import statistics
+import time
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from integration.conftest import CLUSTER
+from integration.control_plane import ControlPlane, OperatorProcess
+from integration.objects import engine, model
+from integration.scaling_scene import QUICK, Scene, scene
+from integration.waiting import condition, reason, until
+
+from stoker.cluster.client import KubeClient
+from stoker.cluster.resource_types import MODEL_DEPLOYMENTS, PODS
+
+pytestmark = pytest.mark.integration
+
+WAKE_UPS = 10
+RACES = 200
+RACING_MODELS = 40
+
+
+@pytest_asyncio.fixture
+async def stage(
+    plane: ControlPlane, operator: OperatorProcess, client: KubeClient, namespace: str
+) -> AsyncIterator[Scene]:
+    async with scene(plane, client, namespace) as made:
+        yield made
+        plane.kubectl("delete", "modeldeployment,apigateway", "--all", "-n", namespace, "--wait=false")
+
+
+async def test_a_request_for_a_sleeping_model_is_written_down_as_a_replica_within_50_ms(stage: Scene) -> None:
+    names = [f"sleepy-{number}" for number in range(WAKE_UPS)]
+    await stage.open(*(stage.scaling_model(name) for name in names))
+    await stage.until(lambda: all(stage.wanted(name) == 0 for name in names))
+    took = []
+    for name in names:
+        started = time.monotonic()
+        call = asyncio.create_task(stage.call(name))
+        await stage.until(lambda name=name: stage.wanted(name) == 1)
+        took.append(stage.replicas[name][-1][0] - started)
+        assert await call, "it was held, and answered"
+    print("request to replicas written, ms:", [round(each * 1000) for each in took])
+    assert statistics.median(took) <= 0.05
+    sleeping = await until(
+        stage.client,
+        MODEL_DEPLOYMENTS,
+        stage.namespace,
+        names[0],
+        lambda obj: reason(obj) == "Sleeping" and obj["status"].get("replicas", 0) == 0,
+    )
+    assert condition(sleeping, "Ready")["status"] == "True"
+    assert sleeping["status"]["autoscaling"]["reason"] == "Idle"
+
+
+async def test_many_callers_at_once_are_one_wake_up(stage: Scene) -> None:
+    await stage.open(stage.scaling_model("sleepy"))
+    answered = await asyncio.gather(*(stage.call("sleepy") for _ in range(100)))
+    assert all(answered)
+    assert stage.gateway.wakes == 1
+    await stage.until(lambda: stage.wanted("sleepy") == 0)
+    ups = [after for (_, before), (_, after) in pairwise(stage.replicas["sleepy"]) if before == 0 < after]
+    assert len(ups) == 1
+
+
+async def test_no_request_is_lost_when_it_races_with_the_last_replica_s_going(
+    stage: Scene, operator: OperatorProcess
+) -> None:
+    """Each call comes at a random moment around the one when the model falls asleep."""
+    chance = random.Random(7)
+    names = [f"race-{number}" for number in range(RACING_MODELS)]
+    await stage.open(*(stage.scaling_model(name) for name in names))
+
+    async def race(name: str) -> list[bool]:
+        held = []
+        for _ in range(RACES // RACING_MODELS):
+            held.append(await stage.call(name))
+            await asyncio.sleep(chance.uniform(1.0, 5.0))
+        return held
+
+    answered = [held for held_calls in await asyncio.gather(*map(race, names)) for held in held_calls]
+    print(f"{len(answered)} calls answered, {sum(answered)} of them were held")
+    assert len(answered) == RACES
+    assert sum(answered) > RACES / 5, "enough of them came when the model slept"
+    assert all(not model.held for model in stage.gateway.models.values())
+    await stage.until(lambda: all(stage.wanted(name) == 0 for name in names))
+    await stage.until(lambda: not any(stage.endpoints.values()))
+
+
+async def test_an_operator_that_is_killed_while_scaling_leaves_nothing_undone(
+    stage: Scene, operator: OperatorProcess
+) -> None:
+    """The replica that is to go has left routing, and then the operator ends: the next one begins with a busy model."""
+    await stage.open(stage.scaling_model("busy", autoscaling={**QUICK, "minReplicas": 1}))
+    stage.gateway.model(stage.key("busy")).held = 20
+    await stage.until(lambda: len(stage.endpoints["busy"]) == 3)
+    stage.gateway.model(stage.key("busy")).held = 0
+    watching = asyncio.create_task(stage.until(lambda: len(stage.endpoints["busy"]) < 3))
+    await watching
+    operator.stop(signal.SIGKILL)
+    for ip in stage.endpoints["busy"].values():
+        stage.pods.engine(ip).running = 2
+    stage.gateway.model(stage.key("busy")).held = 20
+    operator.start()
+    await stage.until(lambda: len(stage.endpoints["busy"]) == 3, timeout=40)
+
+
+async def test_a_wake_up_outlives_the_gateway_that_asked_for_it_and_the_operator(
+    stage: Scene, operator: OperatorProcess
+) -> None:
+    await stage.open(stage.scaling_model("sleepy"))
+    operator.stop(signal.SIGKILL)
+    stage.gateway.model(stage.key("sleepy")).held = 1
+    operator.start()
+    await stage.until(lambda: stage.wanted("sleepy") == 1, timeout=40)
+    pods, _ = await stage.client.list(PODS, stage.namespace, label_selector="stoker.dev/api-gateway")
+    stage.gateway.silent = True
+    await stage.client.delete(PODS, stage.namespace, pods[0]["metadata"]["name"])
+    await stage.until(lambda: stage.endpoints["sleepy"])
+
+
+def api_server_pid() -> int:
+    """Of this suite's own cluster."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        if "kube-apiserver" in words and any(f"/clusters/{CLUSTER}/" in word for word in words):
+            return int(process.name)
+    raise AssertionError("there is no API server of this suite")
+
+
+@pytest.mark.slow
+async def test_replicas_stay_while_the_api_server_is_away(stage: Scene, operator: OperatorProcess) -> None:
+    """For longer than the lease holds, so the operator ends and another begins."""
+    await stage.open(
+        stage.scaling_model("busy", autoscaling={"minReplicas": 1, "maxReplicas": 3, "initialHoldSeconds": 60})
+    )
+    stage.gateway.model(stage.key("busy")).held = 20
+    await stage.until(lambda: len(stage.endpoints["busy"]) == 3)
+    stage.gateway.model(stage.key("busy")).held = 0
+    pid = api_server_pid()
+    try:
+        os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(30)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    operator.stop(signal.SIGKILL)
+    operator.start()
+    started = time.monotonic()
+    while time.monotonic() - started < 10:
+        assert stage.wanted("busy") == 3
+        await asyncio.sleep(0.5)
+
+
+async def test_a_model_without_autoscaling_is_scaled_by_whoever_may_and_one_with_it_says_why_not(
+    stage: Scene,
+) -> None:
+    stage.apply(engine(), model("fixed"), stage.scaling_model("sleepy"))
+    await stage.until(lambda: stage.wanted("fixed") == 1 and stage.wanted("sleepy") == 0)
+    stage.plane.kubectl("scale", "smd/fixed", "--replicas=3", "-n", stage.namespace)
+    await stage.until(lambda: stage.wanted("fixed") == 3)
+    with pytest.raises(AssertionError, match=r"this deployment scales itself: change autoscaling\.minReplicas"):
+        stage.plane.kubectl("scale", "smd/sleepy", "--replicas=2", "-n", stage.namespace)
+
+
+async def serve_steadily(stage: Scene, name: str, *, rate: float, seconds: float) -> None:
+    """Requests come at random moments, a second each, two at a time in a replica; the others are held."""
+    chance = random.Random(5)
+    numbers = stage.gateway.model(stage.key(name))
+    running: list[float] = []
+    step = 0.1
+    began = time.monotonic()
+    while (now := time.monotonic()) - began < seconds:
+        came = sum(chance.random() < rate * step / 10 for _ in range(10))
+        numbers.arrivals += came
+        numbers.held += came
+        done = sum(end <= now for end in running)
+        numbers.completions += done
+        running = [end for end in running if end > now]
+        there = list(stage.endpoints[name].values())
+        let_in = min(numbers.held, max(0, 2 * len(there) - len(running)))
+        numbers.held -= let_in
+        running += [now + chance.uniform(0.5, 1.5)] * let_in
+        for number, ip in enumerate(there):
+            stage.pods.engine(ip).running = len(running) // len(there) + (number < len(running) % len(there))
+        await asyncio.sleep(step)
+
+
+@pytest.mark.parametrize("minutes", [0.75, pytest.param(30, marks=[pytest.mark.slow, pytest.mark.timeout(2400)])])
+async def test_steady_load_is_steady_replicas_though_the_manifest_is_applied_every_ten_seconds(
+    stage: Scene, minutes: float
+) -> None:
+    manifest = stage.scaling_model("steady", autoscaling={"minReplicas": 0, "maxReplicas": 6})
+    await stage.open(manifest)
+    load = asyncio.create_task(serve_steadily(stage, "steady", rate=4, seconds=60 * minutes))
+    while not load.done():
+        stage.apply(manifest)
+        await asyncio.wait([load], timeout=10)
+    await load
+    changes = stage.replicas["steady"]
+    print("replicas:", [(round(at - changes[0][0]), count) for at, count in changes])
+    directions = [after > before for (_, before), (_, after) in pairwise(changes)]
+    turns = sum(before != after for before, after in pairwise(directions))
+    assert turns <= max(0, minutes / 5)
+    assert stage.wanted("steady") >= 2
