@@ -16,7 +16,7 @@ from stoker.gateway.decide import ALLOWED, ANSWER_CLUSTER
 from stoker.gateway.endpoints import MOST_TRIES
 from stoker.gateway.local_replies import local_reply_config
 from stoker.gateway.settings import Settings
-from stoker.gateway.usage_filter import FIELDS, LUA, METADATA
+from stoker.gateway.usage_filter import ADD_AND_COUNT, COUNT, FIELDS, METADATA, SOURCES, TOKENS
 
 Document = dict[str, Any]
 
@@ -33,7 +33,6 @@ EXT_AUTHZ = "envoy.filters.http.ext_authz"
 """Where the policy's x-gw-* headers stand in a request's metadata."""
 CORS_FILTER = "envoy.filters.http.cors"
 USAGE_FILTER = "envoy.filters.http.lua"
-COUNT_USAGE = "usage"
 POLICY_CLUSTER = "policy"
 
 EARLY_FROM_BYTES = 64 << 10
@@ -134,7 +133,11 @@ def _manager(settings: Settings, *, internal: bool) -> Document:
             _policy_filter(POLICY_FILTER, settings, "internal" if internal else ""),
             # Behind the policy, so that it adds what the policy says; and next to the engine, so that it sees answers as they come.
             # By name, so that it runs only where a route says so.
-            _extension(USAGE_FILTER, "filters.http.lua.v3.Lua", source_codes={COUNT_USAGE: {"inline_string": LUA}}),
+            _extension(
+                USAGE_FILTER,
+                "filters.http.lua.v3.Lua",
+                source_codes={name: {"inline_string": source} for name, source in SOURCES.items()},
+            ),
             _extension("envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True),
         ],
         # Before anything else sees the request, route selection included. By prefix, so that no such header can be forgotten;
@@ -246,14 +249,17 @@ def build_routes(settings: Settings, table: Routes) -> Document:
             "route": relay,
             "request_headers_to_remove": ["authorization", "x-api-key"],
         },
-        {
-            "match": {"prefix": "/", "headers": [_header("x-gw-cluster", present_match=True)]},
-            "route": engine,
-            "request_headers_to_remove": NOT_FOR_ENGINES,
-            "typed_per_filter_config": {
-                USAGE_FILTER: {"@type": EXTENSION + "filters.http.lua.v3.LuaPerRoute", "name": COUNT_USAGE}
-            },
-        },
+        *(
+            {
+                "match": {"prefix": "/", "headers": [_header(name, present_match=True) for name in present]},
+                "route": engine,
+                "request_headers_to_remove": NOT_FOR_ENGINES,
+                "typed_per_filter_config": {
+                    USAGE_FILTER: {"@type": EXTENSION + "filters.http.lua.v3.LuaPerRoute", "name": source}
+                },
+            }
+            for present, source in ((("x-gw-cluster", "x-gw-add"), ADD_AND_COUNT), (("x-gw-cluster",), COUNT))
+        ),
         {
             "match": {"prefix": "/", "headers": [_header(":method", string_match={"exact": "GET"})]},
             "route": relay,
@@ -492,7 +498,7 @@ def _access_logs(settings: Settings) -> list[Document]:
         "reason": _said("x-gw-reason"),
         "ticket": _said("x-gw-ticket"),
         "type": "%RESP(CONTENT-TYPE):40%",
-        **{name: f"%DYNAMIC_METADATA({METADATA}:{name})%" for name in FIELDS},
+        **{name: f"%DYNAMIC_METADATA({METADATA}:{TOKENS}:{name})%" for name in FIELDS},
         "ms": "%DURATION%",
         "first_byte_ms": "%RESPONSE_DURATION%",
         "bytes_in": "%BYTES_RECEIVED%",

@@ -11,10 +11,12 @@ it takes the chunk that only tells usage out of the answer. Of an event that is 
 from __future__ import annotations
 
 METADATA = "stoker.usage"
+TOKENS = "tokens"
+"""The place of the numbers in the metadata."""
 FIELDS = ("prompt", "completion", "cached", "reasoning")
 """Tokens, as they stand in the metadata and in the access log; cached is a part of prompt, reasoning one of completion."""
 
-LUA = r"""
+_COUNT = r"""
 local LONGEST_USAGE = 4096
 
 local function number(object, name)
@@ -70,29 +72,13 @@ local function without_usage(text)
   return table.concat(kept)
 end
 
-function envoy_on_request(handle)
-  local more = handle:headers():get("x-gw-add")
-  if not more then return end
-  handle:headers():remove("x-gw-add")
-  local body = handle:body()
-  if not body then return end
-  local size = body:length()
-  local tail = math.min(size, 256)
-  local close = body:getBytes(size - tail, tail):match("^.*()}%s*$")
-  if not close then return end
-  body:setBytes(body:getBytes(0, size - tail + close - 1) .. "," .. more .. "}")
-  if more:find('"stream_options"', 1, true) then
-    handle:streamInfo():dynamicMetadata():set("METADATA", "hide", true)
-  end
-end
-
 function envoy_on_response(handle)
   local headers = handle:headers()
   local kind = headers:get("content-type") or ""
   local stream = kind:find("text/event-stream", 1, true) == 1
   if headers:get(":status") ~= "200" or not (stream or kind:find("application/json", 1, true) == 1) then return end
-  local told = handle:streamInfo():dynamicMetadata():get("METADATA")
-  local hide = stream and told ~= nil and told["hide"] == true
+  local told = stream and handle:streamInfo():dynamicMetadata():get("METADATA")
+  local hide = told and told["hide"] == true
   local state, rest, waiting = {stream = stream, usage = {}}, "", ""
   for chunk in handle:bodyChunks() do
     local size = chunk:length()
@@ -102,9 +88,8 @@ function envoy_on_response(handle)
         local found
         found, rest = look(state, rest .. text)
         if found then
-          -- Asked for anew: such objects do not outlive a wait for the next chunk.
-          local metadata = handle:streamInfo():dynamicMetadata()
-          for name, value in pairs(state.usage) do metadata:set("METADATA", name, value) end
+          -- Asked for anew: such objects do not outlive a wait for the next chunk. All numbers in one call, for calls are dear.
+          handle:streamInfo():dynamicMetadata():set("METADATA", "TOKENS", state.usage)
         end
       else
         rest = text:sub(-6)
@@ -126,4 +111,32 @@ function envoy_on_response(handle)
     end
   end
 end
-""".replace("METADATA", METADATA)
+"""
+
+_ADD = r"""
+function envoy_on_request(handle)
+  local more = handle:headers():get("x-gw-add")
+  if not more then return end
+  handle:headers():remove("x-gw-add")
+  local body = handle:body()
+  if not body then return end
+  local size = body:length()
+  local tail = math.min(size, 256)
+  local close = body:getBytes(size - tail, tail):match("^.*()}%s*$")
+  if not close then return end
+  body:setBytes(body:getBytes(0, size - tail + close - 1) .. "," .. more .. "}")
+  if more:find('"stream_options"', 1, true) then
+    handle:streamInfo():dynamicMetadata():set("METADATA", "hide", true)
+  end
+end
+"""
+
+
+def _named(source: str) -> str:
+    return source.replace("METADATA", METADATA).replace("TOKENS", TOKENS)
+
+
+COUNT = "count"
+ADD_AND_COUNT = "add"
+SOURCES = {COUNT: _named(_COUNT), ADD_AND_COUNT: _named(_ADD + _COUNT)}
+"""By name, as routes choose them: a request to which nothing is added must not pay for a function that looks."""

@@ -9,6 +9,7 @@ import pytest
 from stoker.gateway import envoy
 from stoker.gateway.config import Routes, Site
 from stoker.gateway.settings import Settings
+from stoker.gateway.usage_filter import ADD_AND_COUNT, COUNT, SOURCES
 
 PORTAL = Site("gateway-portal", ("/", "/keys"), "/portal/")
 
@@ -141,8 +142,9 @@ def test_web_pages_are_asked_without_a_key_and_see_none(settings: Settings) -> N
 
 
 def test_a_visitor_s_cookies_stay_with_the_pages(routes: list[dict[str, Any]]) -> None:
-    (engine,) = [route for route in routes if "cluster_header" in route.get("route", {})]
-    assert "cookie" in engine["request_headers_to_remove"]
+    engines = [route for route in routes if "cluster_header" in route.get("route", {})]
+    assert engines
+    assert all("cookie" in route["request_headers_to_remove"] for route in engines)
 
 
 def test_browsers_are_let_in_from_the_listed_origins_only(settings: Settings) -> None:
@@ -152,3 +154,12 @@ def test_browsers_are_let_in_from_the_listed_origins_only(settings: Settings) ->
     assert policy() is None
     assert policy("https://a.example", "http://b:3000")["allow_origin_string_match"] == [{"exact": "https://a.example"}, {"exact": "http://b:3000"}]  # fmt: skip
     assert policy("*")["allow_origin_string_match"] == [{"safe_regex": {"regex": ".*"}}]
+
+
+def test_only_a_request_to_which_something_is_added_pays_for_a_look_at_its_body(routes: list[dict[str, Any]]) -> None:
+    engines = [route for route in routes if "cluster_header" in route.get("route", {})]
+    sources = [route["typed_per_filter_config"][envoy.USAGE_FILTER]["name"] for route in engines]
+    assert sources == [ADD_AND_COUNT, COUNT]
+    assert {"name": "x-gw-add", "present_match": True} in engines[0]["match"]["headers"]
+    assert "envoy_on_request" in SOURCES[ADD_AND_COUNT]
+    assert "envoy_on_request" not in SOURCES[COUNT]
