@@ -11,6 +11,7 @@ ROLES = {
     "operator": ("stoker.main", "reconciles Stoker's resources in a cluster"),
     "gateway": ("stoker.gateway.main", "policy service and answer relay beside Envoy, in an ApiGateway's pods"),
     "portal": ("stoker.portal.main", "pages where people see their models and make their own keys"),
+    "usage": ("stoker.usage.main", "collects, keeps and tells what an ApiGateway's callers have used"),
     "agent": ("stoker.agent.main", "metrics, readiness and drain beside an engine, in a ModelDeployment's pods"),
     "fetch": ("stoker.fetch.main", "downloads weights into the cache, in a ModelDeployment's pods"),
 }

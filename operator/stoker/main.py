@@ -34,6 +34,7 @@ from stoker.reconcile.context import Context
 from stoker.reconcile.metrics import EVENTS_DROPPED, LEADING, QUEUE_DEPTH, QUEUE_RUNNING, count_request
 from stoker.reconcile.scaling_loop import ScalingLoop
 from stoker.reconcile.scaling_report import ScalingCollector, explain
+from stoker.reconcile.usage import watch_usage
 from stoker.reconcile.work_queue import WorkQueue
 from stoker.reconcile.worker import Worker
 from stoker.settings import InvalidSetting, ProcessSettings, read_settings
@@ -122,6 +123,7 @@ class Operator:
                 ("events", self._context.events.run()),
                 ("download progress", watch_downloads(self._context.cache, self._context.enqueue)),
                 ("the autoscaler", self._scale()),
+                ("usage of keys", watch_usage(self._context)),
                 ("the sweep", self._sweep()),
             )
         }

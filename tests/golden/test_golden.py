@@ -17,7 +17,7 @@ import yaml
 
 from stoker.api import KIND_BY_NAME, ApiGateway, ApiKey, InferenceEngine, ModelDeployment, Resource
 from stoker.api.resolved import OperatorSettings, ResolvedApiGateway, ResolvedModelDeployment
-from stoker.desired import api_gateway, inference_engine, model_deployment, web_ui
+from stoker.desired import api_gateway, inference_engine, model_deployment, usage_pod, web_ui
 from stoker.desired.api_key import KEY_BYTES, build_key, build_secret
 from stoker.desired.choice import choose_engine
 from stoker.desired.publishing import published_models, publishes
@@ -74,6 +74,7 @@ def render(folder: Path) -> str:
         children += api_gateway.build_children(
             ResolvedApiGateway(gateway, published, of_gateway, "golden-token"), SETTINGS
         )
+        children += usage_pod.build_usage(gateway, "golden-token", SETTINGS)
         if (ui := gateway.spec.web_ui) is not None:
             children += web_ui.build_kept(gateway, ui, "golden-password", "golden-key", "golden-token-secret")
             children += web_ui.build_children(gateway, ui, SETTINGS, "golden-digest")

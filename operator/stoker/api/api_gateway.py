@@ -155,6 +155,45 @@ class Role(ApiModel):
     """Users and groups of any issuer in auth.jwt who have this role; the first role that names somebody is his, unless the issuer's roleMap says."""
 
 
+class UsageStorage(ApiModel):
+    """The volume that usage is kept on."""
+
+    cel_rules: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "has(self.storageClassName) == has(oldSelf.storageClassName) && "
+            "(!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)",
+            "usage.storage.storageClassName cannot be changed: delete the claim <gateway>-usage and usage.storage first",
+        ),
+    )
+
+    size: Quantity = "1Gi"
+    """Size of the claim <gateway>-usage. A row is about 200 bytes: one for each day, key, user and model that was used."""
+    storage_class_name: Annotated[str, Field(max_length=253)] | None = None
+    """StorageClass of the claim. Default: the cluster's default class. Cannot be changed later."""
+
+
+class Usage(ApiModel):
+    """What is kept of who used how much; GET /v1/usage tells it."""
+
+    cel_rules: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "!(has(self.storage) && has(self.databaseSecretRef))",
+            "usage.storage and usage.databaseSecretRef exclude each other: usage is kept on a volume or in PostgreSQL",
+        ),
+    )
+
+    enabled: bool = True
+    """Keeps usage, in a process of its own: StatefulSet <gateway>-usage. false removes it; its claim stays."""
+    retention_days: Annotated[int, Field(ge=1, le=3650)] = 400
+    """Days after which numbers are deleted."""
+    storage: UsageStorage | None = None
+    """The volume. Default: 1Gi of the cluster's default StorageClass."""
+    database_secret_ref: LocalObjectReference | None = None
+    """Secret whose key `url` is the address of a PostgreSQL database (postgresql://USER:PASSWORD@HOST/NAME), instead of a volume."""
+    resources: KubernetesObject | None = None
+    """Requests and limits of the process, as in a Pod. Default: requests of 10m CPU and 64Mi memory."""
+
+
 class Cors(ApiModel):
     """Which web pages may call the endpoint from a browser."""
 
@@ -209,6 +248,8 @@ class ApiGatewaySpec(ApiModel):
     """Roles that ApiKeys name."""
     limits: Limits = Limits()
     """Bounds on a single request, and on each caller who has none of his own."""
+    usage: Usage = Usage()
+    """What is kept of who used how much."""
     cors: Cors | None = None
     """Which web pages may call it. Default: none."""
     expose: Expose = Expose()
@@ -258,7 +299,7 @@ class ApiGatewayStatus(StatusModel):
     web_ui_admin_secret_name: Annotated[str | None, Field(alias="webUIAdminSecretName")] = None
     """Secret with the login of the web chat's first admin (keys `email` and `password`)."""
     conditions: Conditions = []
-    """Ready and Programmed; with a web chat WebUIReady and WebUISecure; Reconciling and Stalled while true."""
+    """Ready and Programmed; with usage UsageReady; with a web chat WebUIReady and WebUISecure; Reconciling and Stalled while true."""
 
 
 class ApiGateway(Resource):

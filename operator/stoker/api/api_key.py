@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, ClassVar
 
@@ -76,6 +77,17 @@ class KeyHash(StatusModel):
     """When this hash stops working, after a rotation."""
 
 
+class UsedTokens(StatusModel):
+    """What a key has used, since it was first used."""
+
+    requests: int = 0
+    """Requests that reached an engine."""
+    prompt_tokens: int = 0
+    """Tokens of their prompts."""
+    completion_tokens: int = 0
+    """Tokens that were generated."""
+
+
 class ApiKeyStatus(StatusModel):
     """What Stoker made of it."""
 
@@ -87,10 +99,22 @@ class ApiKeyStatus(StatusModel):
     """First characters of the key, to recognise it by."""
     keys: Annotated[list[KeyHash], Field(max_length=4)] = []
     """Hashes the gateway accepts: the current one, and after a rotation the previous one for its grace period."""
+    last_used_time: datetime | None = None
+    """When its last request came; up to a minute behind."""
+    usage: UsedTokens | None = None
+    """What it has used; up to a minute behind. GET /v1/usage tells it by day, user and model."""
     rotated: str | None = None
     """Value of the annotation stoker.dev/rotate that was last acted on."""
     conditions: Conditions = []
     """Ready; Reconciling and Stalled while true."""
+
+
+@dataclass(frozen=True)
+class KeyUsage:
+    """What the gateway's usage process tells of a key."""
+
+    usage: UsedTokens | None = None
+    last_used_time: datetime | None = None
 
 
 class ApiKey(Resource):
@@ -107,6 +131,7 @@ class ApiKey(Resource):
             PrinterColumn("Reason", ".status.conditions[?(@.type=='Ready')].reason"),
             PrinterColumn("Prefix", ".status.prefix"),
             PrinterColumn("Age", ".metadata.creationTimestamp", "date"),
+            PrinterColumn("Last Used", ".status.lastUsedTime", "date", priority=1),
             PrinterColumn("Owner", ".spec.owner", priority=1),
             PrinterColumn("Message", ".status.conditions[?(@.type=='Ready')].message", priority=1),
         ),

@@ -57,6 +57,8 @@ CERTIFICATE_FIELD, CERTIFICATE_KEY_FIELD = "tls.crt", "tls.key"
 """Keys in a Secret of type kubernetes.io/tls."""
 URL_FIELD = "url"
 """Key in the Secret of a database or of Redis."""
+USAGE_TOKEN_FIELD = "token"
+"""Key in the Secret <gateway>-usage: the bearer token between a gateway's parts."""
 SOURCE_TOKEN_FIELD = "token"
 """Key in the Secret of a model source."""
 
@@ -90,6 +92,16 @@ def routes_secret_name(gateway: str) -> str:
 def keys_secret_name(gateway: str, index: int) -> str:
     """Secret with a slice of a gateway's key hashes; a Secret holds at most 1 MiB."""
     return f"{gateway}-keys-{index}"
+
+
+def usage_name(gateway: str) -> str:
+    """What keeps a gateway's usage: StatefulSet, Service, claim and the rest."""
+    return f"{gateway}-usage"
+
+
+def gateway_pods_name(gateway: str) -> str:
+    """Service that names every pod of a gateway by itself, on the port of its policy container."""
+    return f"{gateway}-pods"
 
 
 def admin_key_name(gateway: str) -> str:

@@ -14,6 +14,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from stoker.api import KIND_BY_NAME, ApiGateway, ApiKey, InferenceEngine, ModelDeployment, Resource
+from stoker.api.api_key import KeyUsage
 from stoker.api.base import Metadata
 from stoker.api.observed import FetchProgress, ObservedNode, ObservedPod
 from stoker.cluster.objects import awaits_pods, controller_uid, owner_of_child, owner_of_pod, trim
@@ -87,6 +88,8 @@ class Cache:
         self._tombstones: dict[tuple[str, Key], tuple[int, float]] = {}
         self._fetch: dict[Key, FetchProgress] = {}
         self._starting: dict[Key, float] = {}
+        self.key_usage: dict[Key, KeyUsage] = {}
+        """What keys have used, as far as their gateways have told."""
         self.namespace_labels: dict[str, dict[str, str]] | None = {} if namespaces_known else None
         """Labels by namespace; None where the operator may not read them."""
         self._nodes: dict[str, ObservedNode] = {}

@@ -10,6 +10,7 @@ from stoker.desired.gateway_config import build_secrets, count_key_secrets
 from stoker.desired.gateway_pod import COMPONENT, ENVOY_PORT, POLICY_PORT, build_pod_template
 from stoker.desired.objects import Object, child, operator_peer, selector_labels
 from stoker.desired.portal import build_portal
+from stoker.desired.usage_pod import usage_peer
 
 __all__ = ["build_account", "build_children", "build_secrets", "build_workload"]
 
@@ -75,6 +76,9 @@ def _service(gateway: ApiGateway) -> Object:
 
 
 def _network_policy(gateway: ApiGateway, settings: OperatorSettings) -> Object:
+    peers = [operator_peer(settings)]
+    if gateway.spec.usage.enabled:
+        peers.append(usage_peer(gateway))
     return child(
         gateway,
         COMPONENT,
@@ -86,7 +90,7 @@ def _network_policy(gateway: ApiGateway, settings: OperatorSettings) -> Object:
             "policyTypes": ["Ingress"],
             "ingress": [
                 {"ports": [{"port": ENVOY_PORT, "protocol": "TCP"}]},
-                {"from": [operator_peer(settings)], "ports": [{"port": POLICY_PORT, "protocol": "TCP"}]},
+                {"from": peers, "ports": [{"port": POLICY_PORT, "protocol": "TCP"}]},
             ],
         },
     )
@@ -127,5 +131,5 @@ def _rights(gateway: ApiGateway, key_secrets: int) -> list[Object]:
 
 def _admin_key(gateway: ApiGateway) -> Object:
     name = gateway.metadata.name
-    spec = {"gatewayRef": {"name": name}, "owner": f"admin of gateway {name}", "models": ["*"]}
+    spec = {"gatewayRef": {"name": name}, "owner": f"admin of gateway {name}", "models": ["*"], "role": "admin"}
     return child(gateway, "admin-key", API_VERSION, "ApiKey", admin_key_name(name), spec=spec)

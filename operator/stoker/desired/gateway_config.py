@@ -20,6 +20,7 @@ from stoker.desired.gateway_tokens import build_issuers, build_user_tokens
 from stoker.desired.objects import Object, child, compact_json, secret_data
 from stoker.desired.replicas import expected_cold_start, is_sleeping
 from stoker.desired.served_paths import served_paths
+from stoker.desired.usage_pod import usage_url
 from stoker.models.quantity import parse_quantity
 
 ENGINE_PORT = 8080
@@ -53,6 +54,7 @@ def build_secrets(resolved: ResolvedApiGateway) -> list[Object]:
         "perUser": _bounds(gateway.spec.limits.per_user),
         "modelLimits": [{"models": list(entry.models), **_bounds(entry)} for entry in gateway.spec.limits.models],
         "replicas": limit_shares(resolved.ready_replicas),
+        "usageUrl": usage_url(gateway),
         "keySecrets": names,
         "models": [_model(model) for model in resolved.models],
         "sites": _sites(gateway),

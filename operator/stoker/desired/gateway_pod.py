@@ -31,7 +31,7 @@ GRACE_SECONDS = 600
 GRACE_MARGIN_SECONDS = 60
 DEFAULT_WORKERS = 2
 
-_TOKEN_DIRECTORY = "/var/run/secrets/kubernetes.io/serviceaccount"
+TOKEN_DIRECTORY = "/var/run/secrets/kubernetes.io/serviceaccount"
 _ENVOY_RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}}
 _POLICY_RESOURCES = {"requests": {"cpu": "50m", "memory": "96Mi"}}
 
@@ -56,7 +56,7 @@ def build_pod_template(gateway: ApiGateway, settings: OperatorSettings, account_
             "volumes": [
                 {"name": "run", "emptyDir": {}},
                 {"name": "tmp", "emptyDir": {}},
-                {"name": "token", "projected": {"sources": _token_sources()}},
+                {"name": "token", "projected": {"sources": account_token_sources()}},
             ],
         },
     }
@@ -99,7 +99,7 @@ def _policy_container(gateway: ApiGateway, settings: OperatorSettings) -> Object
         "volumeMounts": [
             _mount("run", RUN_DIRECTORY),
             _mount("tmp", "/tmp"),  # noqa: S108 - a path in the container
-            _mount("token", _TOKEN_DIRECTORY, readOnly=True),
+            _mount("token", TOKEN_DIRECTORY, readOnly=True),
         ],
     }
 
@@ -137,8 +137,8 @@ def _envoy_container(gateway: ApiGateway, settings: OperatorSettings) -> Object:
     }
 
 
-def _token_sources() -> list[Object]:
-    """The usual files of a ServiceAccount, for the policy container alone."""
+def account_token_sources() -> list[Object]:
+    """The usual files of a ServiceAccount, for the one container that needs them."""
     return [
         {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
         {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},

@@ -6,6 +6,7 @@ cannot be read opens nothing), and only a document that is none at all is refuse
 
 from __future__ import annotations
 
+import hmac
 import json
 import logging
 import re
@@ -168,6 +169,8 @@ class Routes:
     model_bounds: tuple[ModelBounds, ...] = ()
     replicas: int = 1
     """Replicas among which every limit is divided."""
+    usage_url: str = ""
+    """Where usage is kept; empty where it is not."""
     certificate_secret: str = ""
     """Secret with the certificate to serve HTTPS with; empty for HTTP."""
     sites: tuple[Site, ...] = ()
@@ -193,6 +196,7 @@ class Table:
     user_bounds: Bounds = NO_BOUNDS
     model_bounds: tuple[ModelBounds, ...] = ()
     replicas: int = 1
+    usage_url: str = ""
     identities: dict[bytes, Key] = field(default_factory=dict)
     """Tokens that were found good, by their SHA-256."""
     cache: dict[tuple[bytes, str, str], Any] = field(default_factory=dict)
@@ -218,6 +222,10 @@ class Table:
     def role_of(self, user: str, groups: frozenset[str]) -> str:
         """The first role that names a user, or a group of his; empty where none does."""
         return next((role.name for role in self.roles.values() if user in role.users or role.groups & groups), "")
+
+    def is_ours(self, authorization: str) -> bool:
+        """Whether a call comes from the operator or the usage process, who have the token of the configuration."""
+        return bool(self.token) and hmac.compare_digest(authorization.encode(), f"Bearer {self.token}".encode())
 
     def visible(self, key: Key) -> list[tuple[str, Model]]:
         """Names the key may use, in alphabetical order."""
@@ -263,6 +271,7 @@ def parse_routes(text: bytes | str) -> Routes:
         user_bounds=user_bounds,
         model_bounds=model_bounds,
         replicas=replicas,
+        usage_url=str(document.get("usageUrl") or ""),
         certificate_secret=_parse_certificate_secret(document),
         sites=tuple(site for entry in _list(document, "sites") if (site := _parse_site(entry)) is not None),
     )
@@ -324,6 +333,7 @@ def build_table(routes: Routes, keys: Iterable[Key], key_sets: Mapping[str, obje
         user_bounds=routes.user_bounds,
         model_bounds=routes.model_bounds,
         replicas=routes.replicas,
+        usage_url=routes.usage_url,
     )
 
 

@@ -36,9 +36,9 @@ CACHE_ENTRIES = 20_000
 
 MODELS_PATH = "/v1/models"
 MODEL_PREFIX = MODELS_PATH + "/"
-SERVED = ", ".join(
-    [*(f"POST {path}" for path in ENDPOINTS), f"GET {MODELS_PATH}", f"GET {MODEL_PREFIX}MODEL", f"GET {OPENAPI_PATH}"]
-)
+USAGE_PATH = "/v1/usage"
+OWN_PATHS = (MODELS_PATH, f"{MODEL_PREFIX}MODEL", USAGE_PATH, OPENAPI_PATH)
+SERVED = ", ".join([*(f"POST {path}" for path in ENDPOINTS), *(f"GET {path}" for path in OWN_PATHS)])
 
 
 @dataclass(slots=True, eq=False)
@@ -253,8 +253,12 @@ def decide_route(table: Table, key: Key, name: str, path: str) -> Decision:
 
 
 def decide_models(table: Table, key: Key, method: str, path: str) -> Decision:
-    """The list of models, one model, or no path at all."""
-    if path not in (MODELS_PATH, OPENAPI_PATH) and not path.startswith(MODEL_PREFIX):
+    """The list of models, one model, the caller's usage, or no path at all."""
+    if path == USAGE_PATH and method == "GET":
+        return Decision(
+            "answered", cluster=ANSWER_CLUSTER, answer="usage", key=key.name, caller=key.caller, role=key.role
+        )
+    if path not in (MODELS_PATH, USAGE_PATH, OPENAPI_PATH) and not path.startswith(MODEL_PREFIX):
         return refuse(key, errors.unknown_url(method, path, SERVED))
     if method != "GET":
         return refuse(key, errors.method_not_allowed(method, path, "GET"))

@@ -8,7 +8,6 @@ POST /loading       what the operator knows of models that are starting
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -35,8 +34,7 @@ class LoadApi:
     async def handle(self, request: WebRequest) -> WebResponse:
         """With the bearer token of the configuration only."""
         table = self._reader.table
-        sent = request.headers.get("authorization", "")
-        if table is None or not table.token or not hmac.compare_digest(sent.encode(), f"Bearer {table.token}".encode()):
+        if table is None or not table.is_ours(request.headers.get("authorization", "")):
             return WebResponse(401, b"the bearer token of the gateway's configuration is needed\n", TEXT)
         path, _, query = request.target.partition("?")
         if path == "/loading":

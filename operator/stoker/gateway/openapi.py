@@ -71,6 +71,27 @@ MODELS = {
         "data": {"type": "array", "items": {"$ref": "#/components/schemas/Model"}},
     },
 }
+USAGE = {
+    "type": "object",
+    "required": ["object", "from", "to", "data", "total", "truncated"],
+    "properties": {
+        "object": {"const": "list"},
+        "from": {"type": "string"},
+        "to": {"type": "string"},
+        "data": {"type": "array", "items": {"type": "object"}},
+        "total": {"type": "object", "additionalProperties": {"type": "integer"}},
+        "truncated": {"type": "boolean"},
+    },
+}
+USAGE_PARAMETERS = {
+    "from": "First day, such as 2026-01-31",
+    "to": "Last day",
+    "by": "What sums are by: day, key, user, model, with commas",
+    "model": "Only this model",
+    "key": "Only this key",
+    "user": "Only this user",
+    "format": "json or csv",
+}
 
 
 def build_document() -> Document:
@@ -82,6 +103,13 @@ def build_document() -> Document:
         {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     ]
     paths["/v1/models/{model}"] = {"get": one}
+    usage = _read("getUsage", "What the caller has used, as JSON or CSV", "Usage", 404)
+    usage["parameters"] = [
+        {"name": name, "in": "query", "description": words, "schema": {"type": "string"}}
+        for name, words in USAGE_PARAMETERS.items()
+    ]
+    usage["responses"]["200"]["content"]["text/csv"] = {}
+    paths["/v1/usage"] = {"get": usage}
     paths[OPENAPI_PATH] = {"get": _read("getOpenApi", "This document", None)}
     return {
         "openapi": "3.1.0",
@@ -102,7 +130,13 @@ def build_document() -> Document:
                 },
                 "anthropicKey": {"type": "apiKey", "in": "header", "name": "x-api-key"},
             },
-            "schemas": {"Error": ERROR, "AnthropicError": ANTHROPIC_ERROR, "Model": MODEL, "ModelList": MODELS},
+            "schemas": {
+                "Error": ERROR,
+                "AnthropicError": ANTHROPIC_ERROR,
+                "Model": MODEL,
+                "ModelList": MODELS,
+                "Usage": USAGE,
+            },
         },
     }
 

@@ -46,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 HELD = Decision("held")
 TICK_SECONDS = 1.0
+HAND_ON_SECONDS = 5.0
+"""At the end of the pod; less than the supervisor waits for."""
 
 
 class Policy:
@@ -212,6 +214,8 @@ async def serve(settings: Settings, sockets: tuple[socket.socket, socket.socket]
             follow_gauges(settings, dispatcher.read_gauges, lambda: dispatcher.is_busy),
             tick(alive),
         )
+        # Envoy has ended before, so this is all there will be.
+        await probes.usage_log.handed_on(HAND_ON_SECONDS)
 
 
 async def tick(alive: int) -> None:

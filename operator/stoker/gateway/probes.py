@@ -5,6 +5,7 @@
 /readyz    requests would be served: configured, Envoy live, not draining
 /metrics   Prometheus
 /drain     Envoy's preStop: stop taking new connections, return when no request is running (or the time is over)
+/usage-log what the access log says, for `stoker usage` (see usage_log)
 /load      requests per model, and /loading, how far models are: for the operator (see load)
 """
 
@@ -24,6 +25,7 @@ from stoker.gateway.envoy import STAT_PREFIX
 from stoker.gateway.metrics import DecisionMetrics
 from stoker.gateway.settings import Settings
 from stoker.gateway.state import StateReader
+from stoker.gateway.usage_log import UsageLog
 from stoker.gateway.web import TEXT, Handler, WebRequest, WebResponse, protocol_factory
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ class ProbeServer:
         self._registry.register(metrics)
         ProcessCollector(namespace="stoker_gateway_policy", registry=self._registry)
         PlatformCollector(registry=self._registry)
+        self.usage_log = UsageLog(settings.log, reader)
         self._draining: asyncio.Task[str] | None = None
         self._routes = {
             "/startup": self._startup,
@@ -55,6 +58,7 @@ class ProbeServer:
             "/drain": self._drain,
             "/load": load,
             "/loading": load,
+            "/usage-log": self.usage_log.handle,
         }
 
     async def start(self, listening: socket.socket) -> asyncio.Server:

@@ -31,6 +31,7 @@ from stoker.gateway.processes import prepare_process, run_until_told
 from stoker.gateway.publish import Publisher
 from stoker.gateway.settings import Settings
 from stoker.gateway.state import StateReader
+from stoker.gateway.usage_answer import answer_usage
 from stoker.gateway.watch import follow_cluster
 from stoker.gateway.web import TEXT, WebRequest, WebResponse, protocol_factory
 from stoker.gateway.wire import read_problem
@@ -79,6 +80,9 @@ class Answers:
         if answer == "models" and table is not None:
             names = listed(table, request.headers.get("x-gw-key", ""), request.headers.get("x-gw-role", ""))
             return as_json({"object": "list", "data": names})
+        if answer == "usage" and table is not None:
+            told = await answer_usage(table, request)
+            return problem(told) if isinstance(told, ApiProblem) else told
         if answer == "model" and table is not None:
             model = table.by_name.get(name)
             return problem(errors.model_not_found(name)) if model is None else as_json(describe(name, model))

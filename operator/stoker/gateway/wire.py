@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
+from urllib.parse import quote
 
+from stoker.gateway.config import HEADER_SAFE
 from stoker.gateway.decide import Decision, Request
 from stoker.gateway.endpoints import ANTHROPIC_PREFIX
 from stoker.gateway.envoy import USER_TOKEN_HEADER
@@ -79,7 +81,8 @@ def render(decision: Decision) -> bytes:
     if decision.model:
         headers.append(("x-gw-model", decision.model))
     if decision.caller and decision.caller != decision.key:
-        headers.append(("x-gw-caller", decision.caller))
+        # Whatever an issuer may call his users.
+        headers.append(("x-gw-caller", quote(decision.caller, safe=HEADER_SAFE)))
     if problem is None:
         if decision.cluster:
             headers.append(("x-gw-cluster", decision.cluster))

@@ -23,10 +23,12 @@ from stoker.desired.gateway_pod import COMPONENT
 from stoker.desired.gateway_tokens import check_issuers
 from stoker.desired.publishing import check_gateway, published_models
 from stoker.desired.replicas import is_sleeping
+from stoker.desired.usage_pod import build_usage
 from stoker.errors import StokerError
 from stoker.reconcile.context import Context
 from stoker.reconcile.report import report, retry_after
 from stoker.reconcile.token_secrets import read_token_secrets
+from stoker.reconcile.usage import observe_usage, try_usage
 from stoker.reconcile.web_ui import observe_web_ui, try_web_ui, wanted_web_ui, web_ui_children
 from stoker.status.api_gateway import compute_api_gateway_status
 
@@ -42,6 +44,7 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
     keys = cache.keys_of_gateway(gateway.key)
     workload = observe_deployment(cache.child(DEPLOYMENTS, gateway.key))
     web_ui = wanted_web_ui(gateway)
+    usage_problem: StokerError | None = None
     try:
         check_gateway(gateway, context.settings)
         published, _ = published_models(gateway, cache.models(), cache.namespace_labels)
@@ -61,7 +64,9 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
         children = build_children(resolved, context.settings)
         await context.children.apply_all(gateway, children)
         await _prune_portal_secret(context, gateway, children)
-        await context.children.prune(gateway, [*children, *web_ui_children(context, gateway, web_ui)])
+        usage = build_usage(gateway, token, context.settings)
+        await context.children.prune(gateway, [*children, *usage, *web_ui_children(context, gateway, web_ui)])
+        usage_problem = await try_usage(context, gateway, usage)
         await _prune_key_secrets(context, gateway, children)
         check_issuers(gateway, jwt_secrets)
         check_gateway_certificate(gateway, await _read_certificate(context, gateway), now)
@@ -82,11 +87,12 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
         service=cache.child(SERVICES, gateway.key),
         admin_secret_name=secret_name(admin_key) if admin_key is not None and gateway.spec.auth.admin_key else None,
         web_ui=observe_web_ui(context, gateway, web_ui, web_ui_problem),
+        usage=observe_usage(context, gateway, usage_problem),
         problem=problem,
         now=now,
     )
     await report(context, own, status)
-    return retry_after(problem or web_ui_problem, at_most=RESYNC_SECONDS)
+    return retry_after(problem or web_ui_problem or usage_problem, at_most=RESYNC_SECONDS)
 
 
 def _engine_type(cache: Cache, deployment: ModelDeployment) -> str:

@@ -35,6 +35,7 @@ from stoker.errors import Stalled, StokerError, Waiting
 from stoker.reconcile.context import Context
 from stoker.reconcile.report import report, retry_after
 from stoker.reconcile.token_secrets import read_token_secrets
+from stoker.reconcile.usage import usage_of_key
 from stoker.status.api_key import compute_api_key_status
 
 # Secrets are not watched: that one was deleted by hand is noticed after this time at the latest.
@@ -82,6 +83,7 @@ async def reconcile_api_key(context: Context, own: OwnObject, api_key: ApiKey) -
         prefix=keys.prefix,
         secret_name=keys.secret_name,
         rotated=keys.rotated,
+        used=usage_of_key(context, api_key.key, status),
         problem=problem,
         now=now,
     )

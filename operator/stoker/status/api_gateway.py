@@ -14,6 +14,7 @@ from stoker.errors import StokerError
 from stoker.status.address import service_address
 from stoker.status.conditions import Cause, Verdict, build_conditions, cause_of
 from stoker.status.pods import diagnose
+from stoker.status.usage import ObservedUsage, judge_usage
 from stoker.status.web_ui import ObservedWebUI, judge_web_ui
 from stoker.status.workload import Workload
 
@@ -31,6 +32,7 @@ def compute_api_gateway_status(
     service: Mapping[str, Any] | None,
     admin_secret_name: str | None,
     web_ui: ObservedWebUI | None = None,
+    usage: ObservedUsage | None = None,
     problem: StokerError | None,
     now: datetime,
 ) -> ApiGatewayStatus:
@@ -42,6 +44,8 @@ def compute_api_gateway_status(
     verdict = _judge(gateway, seen, problem, address, service)
     if chat is not None:
         verdict = replace(verdict, cause=verdict.cause or chat.cause, extra=(*verdict.extra, *chat.conditions))
+    if usage is not None:
+        verdict = replace(verdict, extra=(*verdict.extra, judge_usage(gateway, usage)))
     return ApiGatewayStatus(
         observed_generation=gateway.metadata.generation,
         url=address,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from stoker.api.api_key import ApiKey, ApiKeyStatus, KeyHash
+from stoker.api.api_key import ApiKey, ApiKeyStatus, KeyHash, KeyUsage
 from stoker.api.base import LocalObjectReference
 from stoker.errors import StokerError
 from stoker.status.conditions import Cause, Verdict, build_conditions, cause_of
+
+NOT_USED = KeyUsage()
 
 
 def compute_api_key_status(
@@ -20,6 +22,7 @@ def compute_api_key_status(
     prefix: str | None,
     secret_name: str | None,
     rotated: str | None,
+    used: KeyUsage = NOT_USED,
     problem: StokerError | None,
     now: datetime,
 ) -> ApiKeyStatus:
@@ -32,6 +35,8 @@ def compute_api_key_status(
         prefix=prefix,
         keys=kept,
         rotated=rotated,
+        usage=used.usage,
+        last_used_time=used.last_used_time,
         conditions=build_conditions(
             api_key.status.conditions, verdict, generation=api_key.metadata.generation, now=now
         ),

@@ -137,9 +137,9 @@ def test_roles_and_limits_are_told_and_built_in_roles_are_there(resolved, make_k
 
 def test_with_tls_the_service_has_the_port_of_https_and_the_pods_may_read_the_certificate(resolved, settings) -> None:
     made = build_workload(resolved(expose={"tls": {"secretName": "front"}}), settings)
-    (service,) = [child for child in made if child["kind"] == "Service"]
+    service = by_kind(made)["Service"]
     assert [(port["name"], port["port"]) for port in service["spec"]["ports"]] == [("https", 443)]
-    (role,) = [child for child in made if child["kind"] == "Role"]
+    role = by_kind(made)["Role"]
     assert "front" in role["rules"][0]["resourceNames"]
     assert content(build_secrets(resolved(expose={"tls": {"secretName": "front"}}))[-1])["tls"] == "front"
 

@@ -1,0 +1,1 @@
+"""`stoker usage`: collects what gateway pods have served, keeps it, and tells it."""
