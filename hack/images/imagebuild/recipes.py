@@ -8,10 +8,11 @@ from pathlib import Path
 
 from kindless.errors import KindlessError
 
-from . import inputs
+from . import inputs, vllm
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCKERFILES = ROOT / "hack" / "images"
+CONVERT = DOCKERFILES / "models-hf" / "convert.py"
 
 LLAMA_BUILD = "11434"
 ENVOY = "1.40.0"
@@ -117,6 +118,26 @@ def all_images() -> list[Image]:
             base="python",
             on_request=True,
         ),
+        Image(
+            key="vllm",
+            name=f"docker.io/vllm/vllm-openai-cpu:v{vllm.VERSION}-x86_64",
+            dockerfile=DOCKERFILES / "vllm" / "Dockerfile",
+            versions=vllm.VERSIONS,
+            prepare=vllm.prepare_vllm,
+            base="python",
+            stands_in=True,
+            on_request=True,
+        ),
+        Image(
+            key="models-hf",
+            name="docker.io/stoker-demo/models:smollm2-135m-hf",
+            dockerfile=DOCKERFILES / "models-hf" / "Dockerfile",
+            versions=(inputs.MODEL_WHEEL, vllm.VERSION),
+            prepare=prepare_hf_models,
+            sources=(CONVERT,),
+            base="vllm",
+            on_request=True,
+        ),
     ]
 
 
@@ -141,6 +162,11 @@ def copy_fake_engines(context: Path) -> None:
     (context / "flags").mkdir()
     for file in flags:
         shutil.copy2(file, context / "flags")
+
+
+def prepare_hf_models(context: Path) -> None:
+    inputs.prepare_models(context)
+    shutil.copy2(CONVERT, context)
 
 
 def copied_sources(dockerfile: Path) -> tuple[Path, ...]:

@@ -16,14 +16,16 @@ def test_bases_come_before_what_is_built_from_them() -> None:
         assert built.base in ("", *keys[: keys.index(built.key)])
 
 
-def test_every_base_is_what_the_dockerfile_starts_from() -> None:
+def test_dockerfiles_start_from_their_base_and_what_that_is_built_from() -> None:
     for built in all_images():
         starts = [line.split()[1] for line in built.dockerfile.read_text().splitlines() if line.startswith("FROM ")]
-        expected = image(built.base).name if built.base else "scratch"
-        assert all(expected.endswith(start) for start in starts), built.key
+        names = [other.name for other in with_bases([built], all_images()) if other.key != built.key] or ["scratch"]
+        assert names[-1].endswith(starts[0]), built.key
+        assert all(any(name.endswith(start) for name in names) for start in starts), built.key
 
 
-def test_asking_for_an_image_builds_its_base() -> None:
+def test_asking_for_an_image_builds_what_it_stands_on() -> None:
+    assert [built.key for built in with_bases([image("models-hf")], all_images())] == ["python", "vllm", "models-hf"]
     assert [built.key for built in with_bases([image("llama-cpp")], all_images())] == ["busybox", "llama-cpp"]
 
 
