@@ -8,6 +8,7 @@ from pydantic import Field
 
 from stoker.api.base import (
     NAME_RULE,
+    SERVICE_URL,
     ApiModel,
     Cel,
     Conditions,
@@ -25,6 +26,7 @@ from stoker.api.base import (
     StatusModel,
 )
 from stoker.api.expose import Expose
+from stoker.api.routes import NamedRoute
 from stoker.api.web_ui import WebUI
 
 BUILT_IN_ROLES = ("admin", "user")
@@ -60,9 +62,6 @@ class RoleMapping(ApiModel):
     """One of this gateway's roles (spec.roles, or admin or user)."""
 
 
-_SAFE_URL = "^http://[A-Za-z0-9.-]+[.]svc([.]cluster[.]local)?(:[0-9]+)?(/|$)"
-
-
 class JwtIssuer(ApiModel):
     """An issuer whose JSON Web Tokens are let in beside API keys."""
 
@@ -72,11 +71,11 @@ class JwtIssuer(ApiModel):
             "auth.jwt: give jwksUri (public keys) or secretRef (HS256), not both",
         ),
         Cel(
-            f"has(self.jwksUri) || has(self.secretRef) || self.issuer.startsWith('https://') || self.issuer.matches('{_SAFE_URL}')",
+            f"has(self.jwksUri) || has(self.secretRef) || self.issuer.startsWith('https://') || self.issuer.matches('{SERVICE_URL}')",
             "auth.jwt: without jwksUri and secretRef the keys are found by the issuer's discovery document, and issuer must be https://, or http:// of a Service of this cluster",
         ),
         Cel(
-            f"!has(self.jwksUri) || self.jwksUri.startsWith('https://') || self.jwksUri.matches('{_SAFE_URL}')",
+            f"!has(self.jwksUri) || self.jwksUri.startsWith('https://') || self.jwksUri.matches('{SERVICE_URL}')",
             "auth.jwt: jwksUri must be https://, or http:// of a Service of this cluster (http://NAME.NAMESPACE.svc/PATH)",
         ),
     )
@@ -250,6 +249,8 @@ class ApiGatewaySpec(ApiModel):
     """Bounds on a single request, and on each caller who has none of his own."""
     usage: Usage = Usage()
     """What is kept of who used how much."""
+    routes: Annotated[list[NamedRoute], Field(max_length=32), MapKeys(("name",))] = []
+    """Names of your own for several models: shares by weight, and others to fall back on."""
     cors: Cors | None = None
     """Which web pages may call it. Default: none."""
     expose: Expose = Expose()

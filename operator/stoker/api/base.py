@@ -13,6 +13,9 @@ GROUP = "stoker.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 
+SERVICE_URL = "^http://[A-Za-z0-9.-]+[.]svc([.]cluster[.]local)?(:[0-9]+)?(/|$)"
+"""For CEL: an address without TLS that does not leave the cluster."""
+
 
 @dataclass(frozen=True)
 class Cel:

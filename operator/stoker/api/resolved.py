@@ -147,5 +147,7 @@ class ResolvedApiGateway:
     """Pods that serve; limits are divided among them."""
     jwt_secrets: Mapping[str, str] = field(default_factory=dict)
     """Shared secrets of issuers and of keys that speak for users, by the name of their Secret; one that is missing is not there."""
+    backend_secrets: Mapping[str, str] = field(default_factory=dict)
+    """Keys of backends outside, by the name of their Secret."""
     account_uid: str = ""
     """uid of the ServiceAccount its pods have their tokens from; a token of an earlier one is refused for ever."""

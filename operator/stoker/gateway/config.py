@@ -19,6 +19,8 @@ from urllib.parse import quote
 from stoker.gateway.bounds import NO_BOUNDS, Bounds, Scope, first_given, parse_bounds, positive
 from stoker.gateway.endpoints import ENDPOINTS, PATHS_BY_TASK
 from stoker.gateway.issuers import Issuer, UserTokens, parse_issuer, parse_user_tokens
+from stoker.gateway.routing import ROUTE_PREFIX, Route
+from stoker.gateway.routing import parse_routes_of as parse_named_routes
 
 if TYPE_CHECKING:
     from stoker.gateway.tokens import Verifier
@@ -85,6 +87,8 @@ class Model:
     """None: without a ready replica they are refused."""
     sleeping: bool = False
     """It has no replicas until somebody asks for it."""
+    route: Route | None = None
+    """Of a name that stands for several deployments."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -171,6 +175,8 @@ class Routes:
     """Replicas among which every limit is divided."""
     usage_url: str = ""
     """Where usage is kept; empty where it is not."""
+    routes: tuple[Route, ...] = ()
+    """Names that stand for several deployments."""
     certificate_secret: str = ""
     """Secret with the certificate to serve HTTPS with; empty for HTTP."""
     sites: tuple[Site, ...] = ()
@@ -272,8 +278,47 @@ def parse_routes(text: bytes | str) -> Routes:
         model_bounds=model_bounds,
         replicas=replicas,
         usage_url=str(document.get("usageUrl") or ""),
+        routes=_parse_named_routes(_list(document, "routes"), models),
         certificate_secret=_parse_certificate_secret(document),
         sites=tuple(site for entry in _list(document, "sites") if (site := _parse_site(entry)) is not None),
+    )
+
+
+def _parse_named_routes(entries: list[Any], models: tuple[Model, ...]) -> tuple[Route, ...]:
+    by_name = {name: model for model in reversed(models) for name in model.names if not model.stopped}
+
+    def known(name: str) -> tuple[str, frozenset[str]] | None:
+        model = by_name.get(name)
+        # A form's model cannot be changed on the way.
+        return (
+            (model.cluster, frozenset(path for path in model.paths if not ENDPOINTS[path].multipart)) if model else None
+        )
+
+    found: list[Route] = []
+    for entry in entries:
+        try:
+            _check(MODEL_NAME, entry["name"])
+            found += parse_named_routes([entry], known)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            logger.warning("%s: a route is left out: %s: %s", ROUTES_FIELD, type(error).__name__, error)
+    return tuple(found)
+
+
+def _as_model(route: Route, models: tuple[Model, ...]) -> Model:
+    """What callers see of a route."""
+    first = next((model for model in models if model.cluster == route.backends[0].cluster), None)
+    return Model(
+        name=route.name,
+        aliases=(),
+        namespace="",
+        deployment="",
+        service="",
+        task=first.task if first else "Chat",
+        paths=route.paths,
+        stopped=False,
+        created=first.created if first else 0,
+        cluster=f"{ROUTE_PREFIX}{route.name}",
+        route=route,
     )
 
 
@@ -313,6 +358,8 @@ def build_table(routes: Routes, keys: Iterable[Key], key_sets: Mapping[str, obje
     for model in routes.models:
         for alias in model.aliases:
             by_name.setdefault(alias, model)
+    # A route may bear the name of one of its models, to give it others to fall back on.
+    by_name |= {route.name: _as_model(route, routes.models) for route in routes.routes}
     by_digest: dict[bytes, Key] = {}
     by_key_name: dict[str, tuple[Key, ...]] = {}
     roles = {role.name: role for role in routes.roles}

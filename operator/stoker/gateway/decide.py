@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote
@@ -20,6 +20,7 @@ from stoker.gateway.endpoints import ENDPOINTS, Endpoint
 from stoker.gateway.multipart import BadForm, read_form_field
 from stoker.gateway.openai_errors import ApiProblem
 from stoker.gateway.openapi import OPENAPI_PATH
+from stoker.gateway.routing import Route, find_model
 
 if TYPE_CHECKING:
     from stoker.gateway.issuers import UserTokens
@@ -72,6 +73,12 @@ class Decision:
     """What the relay shall say, word for word."""
     held: str = ""
     """The place in the queue that the relay keeps for the caller, and how often it sends a sign of life."""
+    route: Route | None = None
+    """Of a name that stands for several deployments: which one is chosen for each request; cluster is empty for one outside."""
+    via: str = ""
+    """Envoy's cluster, where it is not that of the deployment."""
+    model_at: str = ""
+    """Where in the body the model's name stands, for it is another one to the backend."""
     anthropic: bool = False
     """The problem is worded as Anthropic does."""
     wire: bytes = b""
@@ -235,8 +242,15 @@ def decide_route(table: Table, key: Key, name: str, path: str) -> Decision:
         return refuse(key, errors.model_not_found(name))
     if path not in model.paths:
         return refuse(key, unsupported(table, key, model, name, path), model)
+    if model.route is not None:
+        return allow(table, key, model, name, route=model.route)
     if model.stopped:
         return to_relay(key, "model_stopped", model, name)
+    return allow(table, key, model, name)
+
+
+def allow(table: Table, key: Key, model: Model, name: str, route: Route | None = None) -> Decision:
+    """Let through, within what the caller may ask for."""
     scopes = table.scopes(key, model)
     return Decision(
         ALLOWED,
@@ -249,6 +263,23 @@ def decide_route(table: Table, key: Key, name: str, path: str) -> Decision:
         role=key.role,
         scopes=tuple(scope for scope in scopes if scope.bounds.counted),
         max_tokens=min((scope.bounds.max_tokens for scope in scopes if scope.bounds.max_tokens), default=0),
+        route=route,
+    )
+
+
+def choose_backend(decision: Decision, route: Route, request: Request, is_ready: Callable[[str], bool]) -> Decision:
+    """Which deployment of a route a request goes to, or waits for."""
+    index = route.pick(request.path, is_ready)
+    place = find_model(request.body)
+    if index is None or place is None:
+        message = "The `model` cannot be found in the body; write it plainly."
+        return refused(decision, request, errors.bad_body(message, "invalid_model", "model"))
+    return replace(
+        decision,
+        cluster=route.backends[index].cluster,
+        via=route.cluster(index),
+        model_at=f"{place[0]}:{place[1]}",
+        wire=b"",
     )
 
 

@@ -6,7 +6,7 @@ clusters and endpoints: the listener stays as it is, because replacing it would 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from stoker.gateway import access_log
 from stoker.gateway.config import Routes, Site
 from stoker.gateway.decide import ALLOWED, ANSWER_CLUSTER
 from stoker.gateway.endpoints import MOST_TRIES
+from stoker.gateway.envoy_routes import MODEL_AT, retries, route_clusters
 from stoker.gateway.local_replies import local_reply_config
+from stoker.gateway.routing import Route
 from stoker.gateway.settings import Settings
 from stoker.gateway.usage_filter import ADD_AND_COUNT, COUNT, FIELDS, METADATA, SOURCES, TOKENS
 
@@ -71,6 +73,7 @@ NOT_FOR_ENGINES = [
     "x-gw-reason",
     "x-gw-endpoint",
     "x-gw-held",
+    MODEL_AT,
     "x-gw-user",
     USER_TOKEN_HEADER,
     "x-gw-caller",
@@ -79,6 +82,13 @@ NOT_FOR_ENGINES = [
     "x-envoy-external-address",
     "x-envoy-internal",
 ]
+
+
+# A stream that has to be asked for its usage is changed on its way to the engine, too.
+COUNTED: tuple[tuple[list[Document], str], ...] = (
+    ([{"name": "x-gw-add", "present_match": True}], ADD_AND_COUNT),
+    ([], COUNT),
+)
 
 
 def build_bootstrap(settings: Settings) -> Document:
@@ -208,7 +218,7 @@ def build_certificate(chain: str, key: str) -> Document:
     }
 
 
-def build_routes(settings: Settings, table: Routes) -> Document:
+def build_routes(settings: Settings, table: Routes, ready: Container[str] = ()) -> Document:
     """Requests that the policy has sent somewhere, and before them the ones it has not seen yet.
 
     A request matches twice: first without x-gw-cluster, which decides how the policy is asked; after its answer with it. One that
@@ -250,16 +260,18 @@ def build_routes(settings: Settings, table: Routes) -> Document:
             "request_headers_to_remove": ["authorization", "x-api-key"],
         },
         *(
-            {
-                "match": {"prefix": "/", "headers": [_header(name, present_match=True) for name in present]},
-                "route": engine,
-                "request_headers_to_remove": NOT_FOR_ENGINES,
-                "typed_per_filter_config": {
-                    USAGE_FILTER: {"@type": EXTENSION + "filters.http.lua.v3.LuaPerRoute", "name": source}
-                },
-            }
-            for present, source in ((("x-gw-cluster", "x-gw-add"), ADD_AND_COUNT), (("x-gw-cluster",), COUNT))
+            _to_engine(
+                source,
+                {**engine, "retry_policy": retries(named, index, ready)},
+                [_header("x-gw-cluster", string_match={"exact": named.cluster(index)}), *more],
+                # How often another replica may be tried, which the policy says, is not how many backends there are.
+                "x-envoy-max-retries",
+            )
+            for named in table.routes
+            for index in range(len(named.backends))
+            for more, source in COUNTED
         ),
+        *(_to_engine(source, engine, [_header("x-gw-cluster", present_match=True), *more]) for more, source in COUNTED),
         {
             "match": {"prefix": "/", "headers": [_header(":method", string_match={"exact": "GET"})]},
             "route": relay,
@@ -309,13 +321,27 @@ def site_cluster(namespace: str, site: Site) -> str:
     return f"site/{namespace}/{site.service}"
 
 
-def build_clusters(settings: Settings, names: Iterable[str]) -> Document:
-    """The policy, the relay, and one cluster for each model's replicas."""
+def _to_engine(source: str, route: Document, headers: list[Document], *removed: str) -> Document:
+    return {
+        "match": {"prefix": "/", "headers": headers},
+        "route": route,
+        "request_headers_to_remove": [*NOT_FOR_ENGINES, *removed],
+        "typed_per_filter_config": {
+            USAGE_FILTER: {"@type": EXTENSION + "filters.http.lua.v3.LuaPerRoute", "name": source}
+        },
+    }
+
+
+def build_clusters(
+    settings: Settings, names: Iterable[str], named: Iterable[Route] = (), ready: Container[str] = ()
+) -> Document:
+    """The policy, the relay, one cluster for each model's replicas, and those of routes."""
     own = [
         _local_cluster(POLICY_CLUSTER, settings.policy_socket),
         _local_cluster(ANSWER_CLUSTER, settings.answer_socket),
     ]
-    return {"resources": own + [_engine_cluster(settings, name) for name in sorted(set(names))]}
+    engines = [_engine_cluster(settings, name) for name in sorted(set(names))]
+    return {"resources": [*own, *engines, *route_clusters(settings, named, ready)]}
 
 
 def build_endpoints(cluster: str, endpoints: Iterable[tuple[str, int]]) -> Document:

@@ -19,7 +19,7 @@ from stoker.gateway.admission import Admissions
 from stoker.gateway.affinity import conversation_position, position_of
 from stoker.gateway.cold_start import ColdStarts
 from stoker.gateway.config import Table
-from stoker.gateway.decide import ALLOWED, Decision, Request, decide, decide_again, refused, relayed
+from stoker.gateway.decide import ALLOWED, Decision, Request, choose_backend, decide, decide_again, refused, relayed
 from stoker.gateway.dispatch import Dispatcher, Later, Timer
 from stoker.gateway.endings import follow_endings, follow_gauges, parse_lines, read_gauges
 from stoker.gateway.endpoints import CONVERSATIONS
@@ -30,6 +30,7 @@ from stoker.gateway.pool import Waiter
 from stoker.gateway.probes import ProbeServer
 from stoker.gateway.processes import prepare_process, run_until_told
 from stoker.gateway.protocol import LargeBodies, PolicyProtocol
+from stoker.gateway.routing import Route
 from stoker.gateway.settings import Settings
 from stoker.gateway.state import StateReader
 from stoker.gateway.wire import (
@@ -98,7 +99,9 @@ class Policy:
             decision = decide_again(table, waiter.request, waiter.decision.requested, now)
             if decision.reason != ALLOWED:
                 self.dispatcher.refuse(waiter, decision)
-            elif decision.cluster != waiter.decision.cluster:
+            elif decision.route != waiter.decision.route or (
+                decision.route is None and decision.cluster != waiter.decision.cluster
+            ):
                 self.dispatcher.refuse(waiter, relayed(decision, model_not_ready(decision.requested)))
 
     def answer(self, head: bytes, body: bytes, reply: Callable[[bytes], None]) -> bytes | Waiter:
@@ -114,6 +117,8 @@ class Policy:
         if request.place and (waiter := self.dispatcher.claim(request.place, reply)) is not None:
             return waiter
         decision = decide(table, request, time.time())
+        if decision.route is not None:
+            decision = self._choose(decision, decision.route, request)
         wire = decision.wire
         if not wire:
             wire = decision.wire = render(decision)
@@ -125,10 +130,29 @@ class Policy:
         self.metrics.count(decision.reason, decision.model, time.perf_counter() - began)
         return answer
 
+    def _choose(self, decision: Decision, route: Route, request: Request) -> Decision:
+        """The deployment of a route that a request goes to, or waits for."""
+        pools = self.dispatcher.pools
+
+        def is_ready(cluster: str) -> bool:
+            return cluster in pools and bool(pools[cluster].endpoints)
+
+        return choose_backend(decision, route, request, is_ready)
+
+    def _send_outside(self, table: Table, decision: Decision, request: Request) -> tuple[Decision, bytes]:
+        """To a backend that is not ours: nobody counts its places."""
+        ticket = self.dispatcher.ticket(self.dispatcher.next_number())
+        admission = self.admissions.admit(table, decision, request, ticket)
+        if admission.problem is not None:
+            return _refuse(decision, request, admission.problem)
+        return decision, with_lines(decision.wire, lines_of([*admission.headers, ("x-gw-ticket", ticket)]))
+
     def _dispatch(
         self, table: Table, decision: Decision, request: Request, session: str, reply: Callable[[bytes], None]
     ) -> tuple[Decision, bytes | Waiter]:
         """To an endpoint, or into the queue, if the caller's limits and the queue's let him."""
+        if not decision.cluster:
+            return self._send_outside(table, decision, request)
         dispatcher = self.dispatcher
         pool = dispatcher.pools[decision.cluster]
         position = position_of(session.encode()) if session else None

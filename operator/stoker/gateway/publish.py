@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import certifi
+
 from stoker.api.certificates import check_certificate
 from stoker.gateway import envoy
 from stoker.gateway.config import ConfigRejected, Routes, parse_keys, parse_routes
+from stoker.gateway.routing import Route
 from stoker.gateway.settings import Settings
 from stoker.gateway.state import ENDPOINTS_FILE, KEYS_FILE, ROUTES_FILE, write_file
 
@@ -56,6 +60,9 @@ class Publisher:
         """When files were last brought up to date; 0 before the first time."""
         self._clusters: set[str] = set()
         self._written: dict[Path, bytes] = {}
+        self._named: tuple[Route, ...] = ()
+        self._has_replicas: set[str] = set()
+        """Clusters that routes may fall back on."""
         self._ready: dict[str, set[Address]] = {}
         """What the policy was told last."""
         self._leaving: dict[tuple[str, Address], float] = {}
@@ -147,10 +154,19 @@ class Publisher:
             path = envoy.endpoints_file(self._settings, cluster)
             if cluster in addresses or not path.exists():
                 changed |= self._write(path, envoy.build_endpoints(cluster, addresses.get(cluster, ())))
-        changed |= self._write(xds / "rds.json", envoy.build_routes(self._settings, self._routes))
+        named = self._routes.routes
+        # Of a namespace that was not listed yet nobody knows.
+        ready = {cluster for cluster in clusters if addresses.get(cluster, True)}
+        changed |= self._write_authorities(named)
+        changed |= self._write(xds / "rds.json", envoy.build_routes(self._settings, self._routes, ready))
         changed |= self._write_listener(self._routes.certificate_secret)
         changed |= self._write(self._settings.bootstrap, envoy.build_bootstrap(self._settings))
-        return self._write(xds / "cds.json", envoy.build_clusters(self._settings, self._clusters | clusters)) or changed
+        self._named, self._has_replicas = named, ready
+        return self._write_clusters(self._clusters | clusters) or changed
+
+    def _write_clusters(self, clusters: set[str]) -> bool:
+        document = envoy.build_clusters(self._settings, clusters, self._named, self._has_replicas)
+        return self._write(self._settings.xds / "cds.json", document)
 
     def write_state(self) -> bool:
         """Everything that the policy reads."""
@@ -165,7 +181,7 @@ class Publisher:
         self.published_at = time.time()
         # Now nobody is sent to the clusters that are gone; requests that run there finish.
         if not self._clusters <= clusters:
-            self._write(self._settings.xds / "cds.json", envoy.build_clusters(self._settings, clusters))
+            self._write_clusters(clusters)
         self._clusters = clusters
         self._remove_stale(clusters)
         return changed
@@ -215,6 +231,16 @@ class Publisher:
         # Not in one expression: the certificate has to be there before the listener that asks for it.
         changed = self._write(self._settings.certificate, envoy.build_certificate(*pair))
         return self._write(self._settings.xds / "lds.json", envoy.build_listeners(self._settings, tls=True)) or changed
+
+    def _write_authorities(self, named: Iterable[Route]) -> bool:
+        """Envoy's image brings none."""
+        if not any(backend.external and backend.external.tls for route in named for backend in route.backends):
+            return False
+        path = self._settings.authorities
+        if path not in self._written:
+            self._written[path] = Path(os.environ.get("SSL_CERT_FILE") or certifi.where()).read_bytes()
+            return write_file(path, self._written[path])
+        return False
 
     def _addresses(self, targets: Iterable[tuple[str, Service]]) -> dict[str, set[Address]]:
         """Ready replicas by cluster, without clusters of namespaces that were not listed yet: what is on disk stays for those."""

@@ -61,6 +61,11 @@ class Settings:
         return self.xds / "sds.json"
 
     @property
+    def authorities(self) -> Path:
+        """Whose certificates Envoy trusts of backends outside: those that Python's certifi brings."""
+        return self.folder / "authorities.pem"
+
+    @property
     def state(self) -> Path:
         """The last configuration, so that a restarted process serves on while the API server is away."""
         return self.folder / "state"

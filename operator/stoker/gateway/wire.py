@@ -11,6 +11,7 @@ from stoker.gateway.config import HEADER_SAFE
 from stoker.gateway.decide import Decision, Request
 from stoker.gateway.endpoints import ANTHROPIC_PREFIX
 from stoker.gateway.envoy import USER_TOKEN_HEADER
+from stoker.gateway.envoy_routes import MODEL_AT
 from stoker.gateway.openai_errors import ApiProblem
 
 STATUS_LINES = {
@@ -84,8 +85,10 @@ def render(decision: Decision) -> bytes:
         # Whatever an issuer may call his users.
         headers.append(("x-gw-caller", quote(decision.caller, safe=HEADER_SAFE)))
     if problem is None:
-        if decision.cluster:
-            headers.append(("x-gw-cluster", decision.cluster))
+        if decision.via or decision.cluster:
+            headers.append(("x-gw-cluster", decision.via or decision.cluster))
+        if decision.model_at:
+            headers.append((MODEL_AT, decision.model_at))
         if decision.answer:
             headers += [("x-gw-answer", decision.answer), ("x-gw-requested", decision.requested)]
         if decision.says is not None:

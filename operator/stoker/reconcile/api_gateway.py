@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from stoker.api import ApiGateway, ApiKey, ModelDeployment
-from stoker.api.names import admin_key_name, keys_secret_name, portal_name, routes_secret_name
+from stoker.api.names import KEY_SECRET_FIELD, admin_key_name, keys_secret_name, portal_name, routes_secret_name
 from stoker.api.observed import ObservedWorkload
 from stoker.api.resolved import PublishedModel, ResolvedApiGateway
 from stoker.cluster.cache import Cache, OwnObject
@@ -20,6 +20,7 @@ from stoker.desired.api_gateway import build_account, build_children
 from stoker.desired.api_key import is_active, secret_name
 from stoker.desired.gateway_certificate import check_gateway_certificate
 from stoker.desired.gateway_pod import COMPONENT
+from stoker.desired.gateway_routes import backend_secrets, check_named_routes
 from stoker.desired.gateway_tokens import check_issuers
 from stoker.desired.publishing import check_gateway, published_models
 from stoker.desired.replicas import is_sleeping
@@ -52,6 +53,9 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
         account = await context.children.apply(gateway, build_account(gateway))
         jwt_secrets = await read_token_secrets(context, gateway.metadata.namespace, _token_secrets(gateway, keys))
         context.gateway_tokens[gateway.key] = token = await _read_or_make_token(context, gateway)
+        backend_keys = await read_token_secrets(
+            context, gateway.metadata.namespace, backend_secrets(gateway), KEY_SECRET_FIELD
+        )
         resolved = ResolvedApiGateway(
             gateway=gateway,
             models=models,
@@ -59,6 +63,7 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
             token=token,
             account_uid=account["metadata"]["uid"],
             jwt_secrets=jwt_secrets,
+            backend_secrets=backend_keys,
             ready_replicas=workload.ready_replicas if workload else 0,
         )
         children = build_children(resolved, context.settings)
@@ -69,6 +74,7 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
         usage_problem = await try_usage(context, gateway, usage)
         await _prune_key_secrets(context, gateway, children)
         check_issuers(gateway, jwt_secrets)
+        check_named_routes(gateway, models, backend_keys)
         check_gateway_certificate(gateway, await _read_certificate(context, gateway), now)
     except StokerError as error:
         problem = error
