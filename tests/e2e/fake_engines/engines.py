@@ -36,6 +36,7 @@ CONFIG_OF_TABBY = {
     "logging": {"log_prompt", "log_generation_params", "log_requests"},
     "model": {"model_dir", "model_name", "inline_model_loading", "max_seq_len", "cache_size", "max_batch_size"}
     | {"tensor_parallel", "cache_mode", "prompt_template", "tool_format"},
+    "draft_model": {"draft_mode", "draft_model_dir", "draft_model_name"},
 }
 FLAGS_OF_TEXTGEN = {"--nowebui", "--api", "--listen", "--api-port", "--model-dir", "--model", "--loader", "--ctx-size"} | {
     "--parallel", "--gpu-layers", "--enable-tp", "--cache-type", "--load-in-8bit", "--load-in-4bit", "--chat-template-file",
@@ -48,6 +49,8 @@ SETTINGS_OF_LOCAL_AI = {
 }  # fmt: skip
 MODEL_OF_LOCAL_AI = {"name", "backend", "parameters", "context_size", "options", "gpu_layers", "template", "threads"} | {
     "cache_type_k", "cache_type_v", "flash_attention", "embeddings", "reranking",
+    "draft_model", "mmproj", "quantization", "load_format", "gpu_memory_utilization", "max_model_len", "tensor_parallel_size", "dtype", "f16",
+    "engine_args", "diffusers",
 }  # fmt: skip
 
 
