@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from stoker.api import KIND_BY_NAME, ApiGateway, ApiKey, InferenceEngine, ModelDeployment, Resource
+from stoker.api.api_gateway import base_url
 from stoker.api.resolved import OperatorSettings, ResolvedApiGateway, ResolvedModelDeployment
 from stoker.desired import api_gateway, inference_engine, model_deployment, usage_pod, web_ui
 from stoker.desired.api_key import KEY_BYTES, build_key, build_secret
@@ -72,7 +73,8 @@ def render(folder: Path) -> str:
         )
         of_gateway = tuple(key for key in keys if key.spec.gateway_ref.name == gateway.metadata.name)
         children += api_gateway.build_children(
-            ResolvedApiGateway(gateway, published, of_gateway, "golden-token"), SETTINGS
+            ResolvedApiGateway(gateway, published, of_gateway, "golden-token", address=base_url(gateway, None)),
+            SETTINGS,
         )
         children += usage_pod.build_usage(gateway, "golden-token", SETTINGS)
         if (ui := gateway.spec.web_ui) is not None:

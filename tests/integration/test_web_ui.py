@@ -79,7 +79,8 @@ async def test_the_web_chat_comes_stays_and_goes_without_what_is_kept(
     await until_gone(client, STATEFUL_SETS, namespace, UI)
     await until_gone(client, API_KEYS, namespace, UI)
     plane.kubectl("delete", "apigateway", GATEWAY, "-n", namespace, "--timeout=20s")
-    await until_gone(client, SERVICES, namespace, GATEWAY)
+    # The garbage collector of a cluster that is half a minute old does not know our kinds yet.
+    await until_gone(client, SERVICES, namespace, GATEWAY, timeout=70)
     claim = await client.get(CLAIMS, namespace, UI)
     assert claim is not None
     assert await password(client, namespace) == first

@@ -24,6 +24,14 @@
 - apiGroups: ["networking.k8s.io"]
   resources: ["networkpolicies"]
   verbs: ["get", "list", "watch", "create", "patch", "delete"]
+# Children: host names that lead to gateways.
+- apiGroups: ["networking.k8s.io"]
+  resources: ["ingresses"]
+  verbs: ["get", "list", "watch", "create", "patch", "delete"]
+# Children: host names that lead to gateways, in clusters with the Gateway API; never watched.
+- apiGroups: ["gateway.networking.k8s.io"]
+  resources: ["httproutes"]
+  verbs: ["get", "create", "patch", "delete"]
 # Children: gateways stay up while nodes are drained.
 - apiGroups: ["policy"]
   resources: ["poddisruptionbudgets"]

@@ -145,6 +145,12 @@ def prepare_llama(context: Path, requirement: str) -> None:
     add_libraries(server, rootfs)
 
 
+def copy_files(context: Path, source: Path, *names: str) -> None:
+    """Files of this repository that lie beside the Dockerfile."""
+    for name in names:
+        shutil.copy2(source / name, context / name)
+
+
 def prepare_models(context: Path) -> None:
     """Only the file: installing this package would bring a compiler run along."""
     models = context / "models"

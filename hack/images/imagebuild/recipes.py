@@ -16,6 +16,7 @@ CONVERT = DOCKERFILES / "models-hf" / "convert.py"
 
 LLAMA_BUILD = "11434"
 ENVOY = "1.40.0"
+OPEN_WEBUI = "0.12.4"
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,17 @@ def all_images() -> list[Image]:
             versions=(inputs.MODEL_WHEEL,),
             prepare=inputs.prepare_models,
             base="busybox",
+        ),
+        Image(
+            key="open-webui",
+            name=f"ghcr.io/open-webui/open-webui:v{OPEN_WEBUI}",
+            dockerfile=DOCKERFILES / "open-webui" / "Dockerfile",
+            versions=(),
+            prepare=lambda context: inputs.copy_files(context, DOCKERFILES / "open-webui", "requirements.txt"),
+            sources=(DOCKERFILES / "open-webui" / "requirements.txt",),
+            base="python",
+            stands_in=True,
+            on_request=True,
         ),
         Image(
             key="stoker",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -25,7 +26,7 @@ from stoker.api.base import (
     Resource,
     StatusModel,
 )
-from stoker.api.expose import Expose
+from stoker.api.expose import Expose, service_address
 from stoker.api.routes import NamedRoute
 from stoker.api.web_ui import WebUI
 
@@ -96,13 +97,89 @@ class JwtIssuer(ApiModel):
     """Role of users whom neither roleMap nor spec.roles[].subjects name. Default: they are refused."""
 
 
+class Oidc(ApiModel):
+    """Sign-on by OpenID Connect: people in the web chat, and the same issuer's tokens at the API."""
+
+    cel_rules: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            f"self.issuer.startsWith('https://') || self.issuer.matches('{SERVICE_URL}')",
+            "auth.oidc.issuer must be https://, or http:// of a Service of this cluster (http://NAME.NAMESPACE.svc/PATH)",
+        ),
+        # Open WebUI takes a list with commas, in which * is everybody.
+        Cel(
+            "!has(self.roleMap) || self.roleMap.all(pair, !pair.value.contains(',') && pair.value != '*')",
+            "auth.oidc.roleMap: a value has no commas, and is not *",
+        ),
+    )
+
+    issuer: Annotated[str, Field(max_length=512, pattern=r"^https?://[^\s]+$")]
+    """The issuer, to the letter; its discovery document is at ISSUER/.well-known/openid-configuration."""
+    client_id: Annotated[str, Field(min_length=1, max_length=256)]
+    """How the web chat is registered there, with the redirect address <webUI.url>/oauth/oidc/callback."""
+    client_secret_ref: LocalObjectReference
+    """Secret whose key `clientSecret` the web chat proves that with."""
+    provider_name: Annotated[str, Field(min_length=1, max_length=64)] = "SSO"
+    """What the button says: Continue with …"""
+    scopes: Annotated[
+        list[Annotated[str, Field(pattern=r"^[^\s]+$", max_length=64)]], Field(min_length=1, max_length=16)
+    ] = [
+        "openid",
+        "email",
+        "profile",
+    ]
+    """What is asked for."""
+    audiences: (
+        Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(min_length=1, max_length=16)] | None
+    ) = None
+    """At the API, one of these must be in a token's claim aud. Default: clientId."""
+    email_claim: ClaimPath = "email"
+    """Who somebody is: in the web chat, and at the API in logs, limits and usage."""
+    roles_claim: ClaimPath = "roles"
+    """His roles: a claim, or a path such as realm_access.roles. Name the groups claim where groups are what roles depend on."""
+    groups_claim: ClaimPath = "groups"
+    """His groups; they become groups of the web chat."""
+    role_map: Annotated[list[RoleMapping], Field(min_length=1, max_length=64)] | None = None
+    """Roles by values of rolesClaim; the first that fits counts at the API. In the web chat admin is admin, and every other role user. Whose roles are not in it is refused; who has none waits for an admin. Default: admin is admin, and user is user."""
+    password_login: bool = False
+    """Lets accounts of the web chat's own sign in beside it, the first admin's too."""
+
+    @property
+    def roles(self) -> tuple[RoleMapping, ...]:
+        """roleMap with its default."""
+        return tuple(self.role_map or (RoleMapping(value=role, role=role) for role in BUILT_IN_ROLES))
+
+    @property
+    def as_jwt_issuer(self) -> JwtIssuer:
+        """The same, for tokens at the API."""
+        return JwtIssuer(
+            issuer=self.issuer,
+            audiences=self.audiences or [self.client_id],
+            claims=Claims(user=self.email_claim, groups=self.groups_claim, roles=self.roles_claim),
+            role_map=list(self.roles),
+        )
+
+
 class Auth(ApiModel):
     """Who may call."""
 
+    cel_rules: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            "!has(self.oidc) || !has(self.jwt) || !self.jwt.exists(entry, entry.issuer == self.oidc.issuer)",
+            "auth.oidc: its issuer's tokens are let in without an entry in auth.jwt: remove that",
+        ),
+    )
+
     jwt: Annotated[list[JwtIssuer], Field(min_length=1, max_length=8), MapKeys(("issuer",))] | None = None
     """Issuers whose tokens are let in beside API keys, as `Authorization: Bearer TOKEN`. Default: none."""
+    oidc: Oidc | None = None
+    """Sign-on to the web chat; the issuer's tokens are let in at the API, too. Default: accounts of the web chat's own."""
     admin_key: bool = True
     """Makes ApiKey <gateway>-admin, so that three objects are enough to start. false removes it."""
+
+    @property
+    def issuers(self) -> tuple[JwtIssuer, ...]:
+        """All whose tokens are let in."""
+        return (*(self.jwt or ()), *((self.oidc.as_jwt_issuer,) if self.oidc else ()))
 
 
 class ModelLimits(RequestLimits):
@@ -232,8 +309,16 @@ class ApiGatewaySpec(ApiModel):
 
     cel_rules: ClassVar[tuple[Cel, ...]] = (
         Cel(
-            "!has(self.webUI) || !has(self.expose.tls)",
-            "webUI: the web chat calls its gateway without TLS: leave expose.tls away, and end TLS in front of both",
+            "!has(self.webUI) || !has(self.expose.tls) || self.expose.type in ['Ingress', 'HTTPRoute']",
+            "webUI: the web chat calls its gateway without TLS: let expose.type Ingress or HTTPRoute end it, or something else in front of both",
+        ),
+        Cel(
+            "!has(self.webUI) || !has(self.auth.oidc) || has(self.webUI.url) || has(self.webUI.expose.hostname)",
+            "auth.oidc: webUI.url or webUI.expose.hostname must say where the identity provider sends people back to",
+        ),
+        Cel(
+            "!has(self.webUI) || !has(self.auth.oidc) || !has(self.webUI.trustedHeader)",
+            "auth.oidc and webUI.trustedHeader exclude each other",
         ),
     )
 
@@ -295,6 +380,8 @@ class ApiGatewayStatus(StatusModel):
     """Replicas among which limits are divided: each admits its share of what a caller may ask for."""
     admin_secret_name: str | None = None
     """Secret with the generated admin key (key `apiKey`)."""
+    client_config_ref: LocalObjectReference | None = None
+    """ConfigMap with ready settings for client programs: opencode, Continue, LangChain, curl."""
     web_ui_url: Annotated[str | None, Field(alias="webUIUrl")] = None
     """Address of the web chat."""
     web_ui_admin_secret_name: Annotated[str | None, Field(alias="webUIAdminSecretName")] = None
@@ -336,3 +423,9 @@ class ApiGateway(Resource):
     def has_role(self, name: str) -> bool:
         """Whether keys may name this role."""
         return name in BUILT_IN_ROLES or any(role.name == name for role in self.spec.roles)
+
+
+def base_url(gateway: ApiGateway, service: Mapping[str, Any] | None) -> str | None:
+    """Base URL for OpenAI clients; None while a load balancer has not given an address."""
+    root = service_address(gateway.metadata.name, gateway.metadata.namespace, gateway.spec.expose, service)
+    return None if root is None else f"{root}/v1"

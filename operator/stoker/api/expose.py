@@ -2,54 +2,102 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from stoker.api.base import ApiModel, Cel, SecretName
+from stoker.api.base import ApiModel, Cel, KubernetesList, SecretName
+
+ROUTED = ("Ingress", "HTTPRoute")
+"""Types where something in front leads a host name to the Service."""
 
 
 class Tls(ApiModel):
-    """HTTPS, ended in the gateway's own pods."""
+    """HTTPS."""
 
-    secret_name: SecretName
-    """Secret of type kubernetes.io/tls, in the gateway's namespace. A new certificate in it is taken over at once, open streams go on."""
+    secret_name: SecretName | None = None
+    """Secret of type kubernetes.io/tls, in the gateway's namespace. Of a Service it is served by the gateway's own pods: a new certificate is taken over at once, open streams go on. With Ingress it is the ingress controller's (cert-manager makes it where an annotation asks for it). With HTTPRoute leave it away: the certificate is the listener's."""
 
 
-class Exposure(ApiModel):
+class Expose(ApiModel):
     """How it is reached."""
 
     cel_rules: ClassVar[tuple[Cel, ...]] = (
         Cel(
-            "!has(self.nodePort) || self.type != 'ClusterIP'",
+            "!has(self.nodePort) || self.type in ['NodePort', 'LoadBalancer']",
             "expose.nodePort needs expose.type NodePort or LoadBalancer",
         ),
         Cel(
             "!has(self.loadBalancerClass) || self.type == 'LoadBalancer'",
             "expose.loadBalancerClass needs expose.type LoadBalancer",
         ),
+        Cel(
+            "has(self.hostname) == (self.type in ['Ingress', 'HTTPRoute'])",
+            "expose.hostname is given exactly with expose.type Ingress or HTTPRoute",
+        ),
+        Cel(
+            "!has(self.ingressClassName) || self.type == 'Ingress'",
+            "expose.ingressClassName needs expose.type Ingress",
+        ),
+        Cel(
+            "has(self.parentRefs) == (self.type == 'HTTPRoute')",
+            "expose.parentRefs (the Gateways that lead there) is given exactly with expose.type HTTPRoute",
+        ),
+        Cel(
+            "!has(self.tls) || has(self.tls.secretName) == (self.type != 'HTTPRoute')",
+            "expose.tls needs secretName; with expose.type HTTPRoute it is {}, for the certificate is the listener's",
+        ),
     )
 
-    type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
-    """Type of the Service."""
+    type: Literal["ClusterIP", "NodePort", "LoadBalancer", "Ingress", "HTTPRoute"] = "ClusterIP"
+    """Type of the Service; or Ingress or HTTPRoute, which lead a host name to a ClusterIP."""
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    """Port of the Service. Default: 80, with tls 443."""
+    """Port of the Service. Default: 80, where it serves TLS itself 443."""
     node_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Fixed port on every node. Default: Kubernetes chooses one."""
     load_balancer_class: Annotated[str, Field(max_length=253)] | None = None
     """Which load-balancer implementation serves it."""
+    hostname: (
+        Annotated[
+            str, Field(max_length=253, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+        ]
+        | None
+    ) = None
+    """Host name that leads to it. API and web chat may share one: then the API has /v1, /tokenize, /detokenize and /openapi.json."""
+    ingress_class_name: Annotated[str, Field(max_length=253)] | None = None
+    """Which ingress controller serves it. Default: the cluster's default class."""
+    parent_refs: Annotated[KubernetesList, Field(min_length=1, max_length=16)] | None = None
+    """Gateways of the Gateway API that lead there, as in an HTTPRoute: {name, namespace, sectionName}."""
     annotations: Annotated[dict[str, str], Field(max_length=64)] | None = None
-    """Annotations of the Service."""
+    """Annotations of the Ingress or HTTPRoute where there is one, else of the Service."""
+    tls: Tls | None = None
+    """HTTPS: of a Service TLS 1.2 and 1.3, HTTP/1.1 and HTTP/2, instead of HTTP; of an Ingress or HTTPRoute it ends there. Default: HTTP, for a cluster where something in front ends TLS."""
+
+    @property
+    def routed(self) -> bool:
+        """Whether an Ingress or an HTTPRoute leads there."""
+        return self.type in ROUTED
+
+    @property
+    def service_type(self) -> str:
+        """Type of the Service."""
+        return "ClusterIP" if self.routed else self.type
+
+    @property
+    def certificate(self) -> str | None:
+        """Secret with the certificate that the gateway's own pods serve TLS with."""
+        return self.tls.secret_name if self.tls and not self.routed else None
 
     @property
     def scheme(self) -> str:
-        """Of its own address."""
-        return "http"
+        """Of the Service's address."""
+        return "https" if self.certificate else "http"
 
     @property
     def default_port(self) -> int:
         """Of the scheme: an address need not name it."""
-        return 443 if self.scheme == "https" else 80
+        return 443 if self.certificate else 80
 
     @property
     def service_port(self) -> int:
@@ -57,13 +105,21 @@ class Exposure(ApiModel):
         return self.port or self.default_port
 
 
-class Expose(Exposure):
-    """How the endpoint is reached."""
+def public_address(expose: Expose) -> str | None:
+    """Root of the address that an Ingress or HTTPRoute leads there."""
+    return f"{'https' if expose.tls else 'http'}://{expose.hostname}" if expose.routed else None
 
-    tls: Tls | None = None
-    """Serves HTTPS (TLS 1.2 and 1.3, HTTP/1.1 and HTTP/2) instead of HTTP. Default: HTTP, for a cluster where something in front ends TLS."""
 
-    @property
-    def scheme(self) -> str:
-        """Of its own address."""
-        return "https" if self.tls else "http"
+def service_address(name: str, namespace: str, expose: Expose, service: Mapping[str, Any] | None) -> str | None:
+    """Root of the address, without a path; None while a load balancer has not given one."""
+    if expose.routed:
+        return public_address(expose)
+    port = "" if expose.service_port == expose.default_port else f":{expose.service_port}"
+    if expose.type != "LoadBalancer":
+        return f"{expose.scheme}://{name}.{namespace}.svc{port}"
+    balancer = ((service or {}).get("status") or {}).get("loadBalancer") or {}
+    for ingress in balancer.get("ingress") or ():
+        host = ingress.get("hostname") or ingress.get("ip")
+        if host:
+            return f"{expose.scheme}://[{host}]{port}" if ":" in host else f"{expose.scheme}://{host}{port}"
+    return None

@@ -55,6 +55,8 @@ JWT_SECRET_FIELD = "secret"
 """Key in the Secret of a JWT issuer that signs with HS256."""
 CERTIFICATE_FIELD, CERTIFICATE_KEY_FIELD = "tls.crt", "tls.key"
 """Keys in a Secret of type kubernetes.io/tls."""
+CLIENT_SECRET_FIELD = "clientSecret"
+"""Key in the Secret of an OpenID Connect client."""
 URL_FIELD = "url"
 """Key in the Secret of a database or of Redis."""
 USAGE_TOKEN_FIELD = "token"
@@ -107,6 +109,11 @@ def gateway_pods_name(gateway: str) -> str:
 def admin_key_name(gateway: str) -> str:
     """ApiKey that Stoker makes for a gateway."""
     return f"{gateway}-admin"
+
+
+def client_files_name(gateway: str) -> str:
+    """ConfigMap with the settings of client programs."""
+    return f"{gateway}-clients"
 
 
 def web_ui_name(gateway: str) -> str:

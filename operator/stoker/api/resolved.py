@@ -149,5 +149,7 @@ class ResolvedApiGateway:
     """Shared secrets of issuers and of keys that speak for users, by the name of their Secret; one that is missing is not there."""
     backend_secrets: Mapping[str, str] = field(default_factory=dict)
     """Keys of backends outside, by the name of their Secret."""
+    address: str | None = None
+    """Base URL for clients, as far as it is known."""
     account_uid: str = ""
     """uid of the ServiceAccount its pods have their tokens from; a token of an earlier one is refused for ever."""

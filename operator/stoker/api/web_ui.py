@@ -7,9 +7,10 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from stoker.api.base import ApiModel, Cel, KubernetesList, KubernetesObject, LocalObjectReference, Quantity
-from stoker.api.expose import Exposure
+from stoker.api.expose import Expose, public_address
 
 MOST_REPLICAS = 10
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$", max_length=64)]
 
 
 class WebUIStorage(ApiModel):
@@ -35,6 +36,21 @@ class WebUIStorage(ApiModel):
     """A claim of yours instead; with several replicas one that is ReadWriteMany."""
 
 
+class TrustedHeader(ApiModel):
+    """Sign-on by a proxy in front, such as oauth2-proxy or Authelia: whom its headers name is signed in."""
+
+    from_: Annotated[KubernetesList, Field(alias="from", min_length=1, max_length=16)]
+    """Peers of a NetworkPolicy: the proxy's pods. Nobody else may reach the web chat, for whoever does is whom he says; the cluster must enforce NetworkPolicies, and the proxy remove these headers from what comes in."""
+    email: HeaderName = "X-Forwarded-Email"
+    """Header with the address that makes out a person."""
+    name: HeaderName | None = None
+    """Header with his name."""
+    groups: HeaderName | None = None
+    """Header with his groups, commas between them."""
+    role: HeaderName | None = None
+    """Header with admin, user or pending. Default: newcomers wait for an admin."""
+
+
 class WebUI(ApiModel):
     """The web chat."""
 
@@ -47,6 +63,10 @@ class WebUI(ApiModel):
             "!has(self.databaseSecretRef) || !has(self.storage) || has(self.storage.claimName)",
             "webUI.storage: with databaseSecretRef it may only name a claim for uploaded files (claimName)",
         ),
+        Cel(
+            "!has(self.expose.tls) || self.expose.type in ['Ingress', 'HTTPRoute']",
+            "webUI.expose.tls needs expose.type Ingress or HTTPRoute: Open WebUI itself serves no TLS",
+        ),
     )
 
     enabled: bool = True
@@ -54,13 +74,15 @@ class WebUI(ApiModel):
     replicas: Annotated[int, Field(ge=0, le=MOST_REPLICAS)] = 1
     """Pods; more than one with PostgreSQL and Redis only."""
     url: Annotated[str, Field(max_length=512, pattern=r"^https?://[A-Za-z0-9.\[\]:-]+$")] | None = None
-    """Address in the browser, such as https://chat.example.com: links and sign-in lead there, and web pages of other origins are kept out."""
+    """Address in the browser, such as https://chat.example.com: links and sign-in lead there, and web pages of other origins are kept out. Default: what expose.hostname makes it."""
     storage: WebUIStorage | None = None
     """Where chats and uploaded files are kept. Default: a claim of 10Gi; with databaseSecretRef uploaded files are lost with their pod."""
     database_secret_ref: LocalObjectReference | None = None
     """Secret whose key `url` is postgresql://USER:PASSWORD@HOST:PORT/DATABASE. Default: SQLite on the volume."""
     redis_secret_ref: LocalObjectReference | None = None
     """Secret whose key `url` is redis://:PASSWORD@HOST:PORT/0, through which several replicas talk."""
+    trusted_header: TrustedHeader | None = None
+    """Sign-on by a proxy in front. Prefer spec.auth.oidc where the identity provider offers it."""
     admin_email: Annotated[str, Field(max_length=254, pattern=r"^[^@\s]+@[^@\s]+$")] = "admin@localhost"
     """Login of the first admin, whose password Stoker makes."""
     task_model: Annotated[str, Field(min_length=1, max_length=128)] | None = None
@@ -73,7 +95,12 @@ class WebUI(ApiModel):
     """Settings of Open WebUI as environment variables, as in a Pod; they override Stoker's own."""
     egress: KubernetesList | None = None
     """Further egress rules of its NetworkPolicy, for what your settings reach: object storage, web search, mail."""
-    expose: Exposure = Exposure()
+    expose: Expose = Expose()
     """How it is reached."""
     pod_template: KubernetesObject | None = None
     """Merged last over the generated pod template, lists by name, mountPath or containerPort."""
+
+    @property
+    def browser_address(self) -> str | None:
+        """Where browsers find it, as far as the spec says."""
+        return self.url or public_address(self.expose)

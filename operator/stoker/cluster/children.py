@@ -16,6 +16,7 @@ from stoker.cluster.objects import controller_uid
 from stoker.cluster.resource_types import (
     CLAIMS,
     DEPLOYMENTS,
+    HTTP_ROUTES,
     ROLE_BINDINGS,
     SECRETS,
     STATEFUL_SETS,
@@ -30,6 +31,9 @@ logger = logging.getLogger(__name__)
 ATTEMPTS = 3
 # A pod needs its account and policy; a binding is refused while its role does not exist.
 APPLIED_LAST = frozenset({DEPLOYMENTS.kind, STATEFUL_SETS.kind, ROLE_BINDINGS.kind})
+
+
+UNWATCHED = frozenset({SECRETS, HTTP_ROUTES})
 
 
 class ChildWriter:
@@ -76,7 +80,7 @@ class ChildWriter:
             if live is not None:
                 self._accept(resource, key, desired, wanted, answer)
             self._settled[resource, key] = (wanted, *_edition(answer))
-            if resource != SECRETS:
+            if resource not in UNWATCHED:
                 self._on_written(resource, answer)
             return answer
         raise Waiting("ChildChanging", f"{resource.kind} {key[1]} is being changed by somebody else", retry_after=2.0)
@@ -110,7 +114,7 @@ class ChildWriter:
         self._settled.pop((resource, key), None)
 
     async def _read(self, resource: ResourceType, key: Key) -> Object | None:
-        if resource == SECRETS:
+        if resource in UNWATCHED:
             return await self._client.get(resource, *key)
         return self._cache.child(resource, key)
 
@@ -196,6 +200,12 @@ def explain_refusal(owner: Resource, resource: ResourceType, key: Key, error: Ap
         return Stalled(
             "ChildRejected",
             f"Kubernetes refuses {resource.kind} {key[1]}: {error.message}. Change {owner.info.kind} {owner.metadata.name}",
+        )
+    if error.status == 404 and resource == HTTP_ROUTES:
+        return Stalled(
+            "GatewayApiMissing",
+            f"This cluster does not know HTTPRoutes, which {owner.info.kind} {owner.metadata.name} asks for: install the Gateway API with a "
+            "controller for it, or set expose.type to Ingress, LoadBalancer or NodePort",
         )
     if error.status == 403 and "being terminated" in error.message:
         return Waiting("NamespaceTerminating", f"namespace {key[0]} is being deleted", retry_after=60.0)

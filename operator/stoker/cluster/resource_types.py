@@ -57,6 +57,8 @@ SERVICE_ACCOUNTS = ResourceType("v1", "serviceaccounts", "ServiceAccount")
 CLAIMS = ResourceType("v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 CONFIG_MAPS = ResourceType("v1", "configmaps", "ConfigMap")
 NETWORK_POLICIES = ResourceType("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy")
+INGRESSES = ResourceType("networking.k8s.io/v1", "ingresses", "Ingress")
+HTTP_ROUTES = ResourceType("gateway.networking.k8s.io/v1", "httproutes", "HTTPRoute")
 DISRUPTION_BUDGETS = ResourceType("policy/v1", "poddisruptionbudgets", "PodDisruptionBudget")
 ROLES = ResourceType("rbac.authorization.k8s.io/v1", "roles", "Role")
 ROLE_BINDINGS = ResourceType("rbac.authorization.k8s.io/v1", "rolebindings", "RoleBinding")
@@ -68,11 +70,13 @@ WATCHED_CHILD_TYPES = (
     CLAIMS,
     CONFIG_MAPS,
     NETWORK_POLICIES,
+    INGRESSES,
     DISRUPTION_BUDGETS,
     ROLES,
     ROLE_BINDINGS,
 )
-"""Children of which deletions and edits are noticed at once; Secrets are not among them (design, section 7.3)."""
+"""Children of which deletions and edits are noticed at once; Secrets are not among them (design, section 7.3), and neither are
+HTTPRoutes, which a cluster need not know."""
 
 PODS = ResourceType("v1", "pods", "Pod")
 SECRETS = ResourceType("v1", "secrets", "Secret")
@@ -85,7 +89,8 @@ CLUSTER_TYPES = (NAMESPACES, NODES)
 """Of all others' objects, these are read whole, where that is allowed."""
 
 TYPE_BY_KIND = {
-    known.kind: known for known in (*OWN_TYPES, *WATCHED_CHILD_TYPES, PODS, SECRETS, ENDPOINT_SLICES, *CLUSTER_TYPES)
+    known.kind: known
+    for known in (*OWN_TYPES, *WATCHED_CHILD_TYPES, HTTP_ROUTES, PODS, SECRETS, ENDPOINT_SLICES, *CLUSTER_TYPES)
 }
 """Kinds are unique among the types Stoker handles, so an object's ``kind`` is enough to find its type."""
 

@@ -45,6 +45,13 @@ NAMESPACED = (
         CHILD,
     ),
     Rule("Children: who may reach engines and gateways.", "networking.k8s.io", ("networkpolicies",), CHILD),
+    Rule("Children: host names that lead to gateways.", "networking.k8s.io", ("ingresses",), CHILD),
+    Rule(
+        "Children: host names that lead to gateways, in clusters with the Gateway API; never watched.",
+        "gateway.networking.k8s.io",
+        ("httproutes",),
+        ("get", "create", "patch", "delete"),
+    ),
     Rule("Children: gateways stay up while nodes are drained.", "policy", ("poddisruptionbudgets",), CHILD),
     Rule(
         "Children: what a gateway's policy service may read.",

@@ -6,6 +6,8 @@ from stoker.api.api_gateway import ApiGateway
 from stoker.api.base import API_VERSION
 from stoker.api.names import admin_key_name, keys_secret_name, routes_secret_name
 from stoker.api.resolved import OperatorSettings, ResolvedApiGateway
+from stoker.desired.client_files import build_client_files
+from stoker.desired.expose import api_paths, build_route, build_service
 from stoker.desired.gateway_config import build_secrets, count_key_secrets
 from stoker.desired.gateway_pod import COMPONENT, ENVOY_PORT, POLICY_PORT, build_pod_template
 from stoker.desired.objects import Object, child, operator_peer, selector_labels
@@ -17,17 +19,21 @@ __all__ = ["build_account", "build_children", "build_secrets", "build_workload"]
 
 def build_children(resolved: ResolvedApiGateway, settings: OperatorSettings) -> list[Object]:
     """All children, in the order in which they are applied: pods come last and find everything."""
-    return [*build_secrets(resolved), *build_workload(resolved, settings)]
+    files = []
+    if resolved.address is not None:
+        files.append(build_client_files(resolved.gateway, resolved.models, resolved.address))
+    return [*build_secrets(resolved), *files, *build_workload(resolved, settings)]
 
 
 def build_workload(resolved: ResolvedApiGateway, settings: OperatorSettings) -> list[Object]:
-    """All children but the Secrets, which change far more often."""
+    """All children but those that tell of models and keys, which change far more often."""
     gateway = resolved.gateway
     children = [
         build_account(gateway),
         *_rights(gateway, count_key_secrets(resolved)),
         _network_policy(gateway, settings),
-        _service(gateway),
+        build_service(gateway, COMPONENT, gateway.metadata.name, gateway.spec.expose),
+        *build_route(gateway, COMPONENT, gateway.metadata.name, gateway.spec.expose, api_paths(gateway)),
     ]
     if gateway.spec.replicas > 1:
         children.append(_disruption_budget(gateway))
@@ -59,20 +65,6 @@ def _deployment(resolved: ResolvedApiGateway, settings: OperatorSettings) -> Obj
             "template": build_pod_template(gateway, settings, resolved.account_uid),
         },
     )
-
-
-def _service(gateway: ApiGateway) -> Object:
-    expose = gateway.spec.expose
-    port: Object = {"name": expose.scheme, "port": expose.service_port, "protocol": "TCP", "targetPort": "http"}
-    if expose.node_port is not None:
-        port["nodePort"] = expose.node_port
-    spec: Object = {"type": expose.type, "selector": selector_labels(gateway, COMPONENT), "ports": [port]}
-    if expose.load_balancer_class is not None:
-        spec["loadBalancerClass"] = expose.load_balancer_class
-    service = child(gateway, COMPONENT, "v1", "Service", gateway.metadata.name, spec=spec)
-    if expose.annotations:
-        service["metadata"]["annotations"] = dict(expose.annotations)
-    return service
 
 
 def _network_policy(gateway: ApiGateway, settings: OperatorSettings) -> Object:
@@ -111,8 +103,8 @@ def _rights(gateway: ApiGateway, key_secrets: int) -> list[Object]:
     """The policy service reads its own Secrets by name and no others, and the endpoints of its own namespace."""
     api, name = "rbac.authorization.k8s.io", gateway.metadata.name
     names = [routes_secret_name(name), *(keys_secret_name(name, index) for index in range(key_secrets))]
-    if gateway.spec.expose.tls:
-        names.append(gateway.spec.expose.tls.secret_name)
+    if gateway.spec.expose.certificate:
+        names.append(gateway.spec.expose.certificate)
     rule = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": names, "verbs": ["get", "list", "watch"]}
     slices = {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]}
     return [

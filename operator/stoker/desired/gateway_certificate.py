@@ -13,10 +13,10 @@ from stoker.errors import Stalled
 
 def check_gateway_certificate(gateway: ApiGateway, data: Mapping[str, bytes] | None, now: datetime) -> None:
     """Say it. Asked after the pods were told the rest: they go on with the certificate that they have."""
-    tls = gateway.spec.expose.tls
-    if tls is None:
+    name = gateway.spec.expose.certificate
+    if name is None:
         return
-    where, name = f"ApiGateway {gateway.metadata.name}", tls.secret_name
+    where = f"ApiGateway {gateway.metadata.name}"
     if data is None or not data.get(CERTIFICATE_FIELD) or not data.get(CERTIFICATE_KEY_FIELD):
         lack = "does not exist" if data is None else f"has no {CERTIFICATE_FIELD} and {CERTIFICATE_KEY_FIELD}"
         raise Stalled(

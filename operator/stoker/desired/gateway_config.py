@@ -49,7 +49,7 @@ def build_secrets(resolved: ResolvedApiGateway) -> list[Object]:
         "maxRequestBytes": int(parse_quantity(gateway.spec.limits.max_request_bytes)),
         "corsOrigins": list(gateway.spec.cors.origins) if gateway.spec.cors else [],
         "roles": _roles(gateway),
-        "tls": gateway.spec.expose.tls.secret_name if gateway.spec.expose.tls else None,
+        "tls": gateway.spec.expose.certificate,
         "jwt": build_issuers(gateway, resolved.jwt_secrets),
         **_bounds(gateway.spec.limits),
         "perUser": _bounds(gateway.spec.limits.per_user),

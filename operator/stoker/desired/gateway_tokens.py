@@ -15,13 +15,13 @@ SHORTEST_SECRET = 32
 
 def build_issuers(gateway: ApiGateway, secrets: Mapping[str, str]) -> list[Object]:
     """Issuers without those whose Secret is of no use: their tokens are refused, everything else goes on."""
-    return [_issuer(issuer, secrets) for issuer in gateway.spec.auth.jwt or () if not _lacks_secret(issuer, secrets)]
+    return [_issuer(issuer, secrets) for issuer in gateway.spec.auth.issuers if not _lacks_secret(issuer, secrets)]
 
 
 def check_issuers(gateway: ApiGateway, secrets: Mapping[str, str]) -> None:
     """Say what is missing. Asked after the pods were told the rest, for one issuer's trouble must not hold up the others."""
     where = f"ApiGateway {gateway.metadata.name}"
-    for issuer in gateway.spec.auth.jwt or ():
+    for issuer in gateway.spec.auth.issuers:
         if _lacks_secret(issuer, secrets):
             name = issuer.secret_ref.name if issuer.secret_ref else ""
             raise Stalled(
@@ -40,7 +40,7 @@ def check_issuers(gateway: ApiGateway, secrets: Mapping[str, str]) -> None:
         if unknown is not None:
             raise Stalled(
                 "RoleNotFound",
-                f"{where}: spec.auth.jwt of issuer {issuer.issuer} names the role {unknown}, which is not in spec.roles: add it, or correct "
+                f"{where}: spec.auth of issuer {issuer.issuer} names the role {unknown}, which is not in spec.roles: add it, or correct "
                 "the name; its users are refused",
             )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from stoker.api.api_gateway import ApiGateway
 from stoker.api.base import API_VERSION
 from stoker.api.names import (
@@ -18,6 +20,7 @@ from stoker.api.names import (
 )
 from stoker.api.resolved import OperatorSettings
 from stoker.api.web_ui import WebUI
+from stoker.desired.expose import build_route, build_service
 from stoker.desired.gateway_pod import COMPONENT as GATEWAY_COMPONENT
 from stoker.desired.gateway_pod import ENVOY_PORT
 from stoker.desired.merge import merge, merge_pod_template
@@ -53,7 +56,9 @@ _RESOURCES = {"requests": {"cpu": "100m", "memory": "768Mi"}}
 
 def build_children(gateway: ApiGateway, ui: WebUI, settings: OperatorSettings, digest: str) -> list[Object]:
     """What goes with the gateway; the pods come last. A new digest of the Secrets they read makes them anew."""
-    children = [_key(gateway), _account(gateway), _network_policy(gateway, ui), _service(gateway, ui)]
+    children = [_key(gateway), _account(gateway), _network_policy(gateway, ui)]
+    children += [build_service(gateway, COMPONENT, web_ui_name(gateway.metadata.name), ui.expose)]
+    children += build_route(gateway, COMPONENT, web_ui_name(gateway.metadata.name), ui.expose)
     if ui.replicas > 1:
         children.append(_disruption_budget(gateway))
     return [*children, _stateful_set(gateway, ui, settings, digest)]
@@ -119,20 +124,6 @@ def _account(gateway: ApiGateway) -> Object:
     return child(gateway, COMPONENT, "v1", "ServiceAccount", name, automountServiceAccountToken=False)
 
 
-def _service(gateway: ApiGateway, ui: WebUI) -> Object:
-    expose = ui.expose
-    port: Object = {"name": "http", "port": expose.service_port, "protocol": "TCP", "targetPort": "http"}
-    if expose.node_port is not None:
-        port["nodePort"] = expose.node_port
-    spec: Object = {"type": expose.type, "selector": selector_labels(gateway, COMPONENT), "ports": [port]}
-    if expose.load_balancer_class is not None:
-        spec["loadBalancerClass"] = expose.load_balancer_class
-    service = child(gateway, COMPONENT, "v1", "Service", web_ui_name(gateway.metadata.name), spec=spec)
-    if expose.annotations:
-        service["metadata"]["annotations"] = dict(expose.annotations)
-    return service
-
-
 def _network_policy(gateway: ApiGateway, ui: WebUI) -> Object:
     """In: browsers. Out: the gateway, names, and where the settings lead, for an admin of Open WebUI may run code in it."""
     dns = [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]
@@ -149,10 +140,24 @@ def _network_policy(gateway: ApiGateway, ui: WebUI) -> Object:
         spec={
             "podSelector": {"matchLabels": selector_labels(gateway, COMPONENT)},
             "policyTypes": ["Ingress", "Egress"],
-            "ingress": [{"ports": [{"port": PORT, "protocol": "TCP"}]}],
-            "egress": [{"ports": dns}, to_gateway, *(ui.egress or ())],
+            "ingress": [{**_visitors(ui), "ports": [{"port": PORT, "protocol": "TCP"}]}],
+            "egress": [{"ports": dns}, to_gateway, *_to_identity_provider(gateway), *(ui.egress or ())],
         },
     )
+
+
+def _visitors(ui: WebUI) -> Object:
+    return {"from": ui.trusted_header.from_} if ui.trusted_header is not None else {}
+
+
+def _to_identity_provider(gateway: ApiGateway) -> list[Object]:
+    """Its port, wherever it is: a NetworkPolicy knows no names."""
+    oidc = gateway.spec.auth.oidc
+    if oidc is None:
+        return []
+    address = urlsplit(oidc.issuer)
+    port = address.port or (443 if address.scheme == "https" else 80)
+    return [{"ports": [{"port": port, "protocol": "TCP"}]}]
 
 
 def _disruption_budget(gateway: ApiGateway) -> Object:

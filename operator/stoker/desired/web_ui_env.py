@@ -10,6 +10,7 @@ from typing import Any
 
 from stoker.api.api_gateway import ApiGateway
 from stoker.api.names import (
+    CLIENT_SECRET_FIELD,
     JWT_SECRET_FIELD,
     KEY_SECRET_FIELD,
     URL_FIELD,
@@ -41,9 +42,14 @@ _GUARDS = frozenset(
         "ENABLE_OLLAMA_API",
         "ENABLE_PERSISTENT_CONFIG",
         "ENABLE_PIP_INSTALL_FRONTMATTER_REQUIREMENTS",
+        "ENABLE_PASSWORD_AUTH",
         "ENABLE_SIGNUP",
         "FORWARD_USER_INFO_HEADER_JWT_SECRET",
         "OPENAI_API_BASE_URL",
+        "OAUTH_ADMIN_ROLES",
+        "OAUTH_ALLOWED_ROLES",
+        "OAUTH_CODE_CHALLENGE_METHOD",
+        "OAUTH_MERGE_ACCOUNTS_BY_EMAIL",
         "OPENAI_API_KEY",
         "WEBUI_AUTH",
         "WEBUI_AUTH_COOKIE_SAME_SITE",
@@ -106,7 +112,8 @@ def _settings(gateway: ApiGateway, ui: WebUI) -> list[Object]:
         **_accounts(name),
         **_connection(gateway),
         **_offline(),
-        **_address(ui),
+        **_address(gateway, ui),
+        **_sign_on(gateway, ui),
         **_tasks(ui),
     }
     if ui.database_secret_ref is not None:
@@ -176,17 +183,51 @@ def _offline() -> dict[str, str | Object]:
     }
 
 
-def _address(ui: WebUI) -> dict[str, str | Object]:
+def _sign_on(gateway: ApiGateway, ui: WebUI) -> dict[str, str | Object]:
+    """Who somebody is, is the identity provider's to say, or a proxy's in front; never an account's of the same address here."""
+    settings: dict[str, str | Object] = {}
+    if (oidc := gateway.spec.auth.oidc) is not None:
+        settings = {
+            "ENABLE_OAUTH_SIGNUP": "true",
+            "OAUTH_MERGE_ACCOUNTS_BY_EMAIL": "false",
+            "OAUTH_CLIENT_ID": oidc.client_id,
+            "OAUTH_CLIENT_SECRET": _secret(oidc.client_secret_ref.name, CLIENT_SECRET_FIELD),
+            "OPENID_PROVIDER_URL": oidc.issuer.rstrip("/") + "/.well-known/openid-configuration",
+            "OPENID_REDIRECT_URI": f"{ui.browser_address}/oauth/oidc/callback",
+            "OAUTH_PROVIDER_NAME": oidc.provider_name,
+            "OAUTH_SCOPES": " ".join(oidc.scopes),
+            "OAUTH_CODE_CHALLENGE_METHOD": "S256",
+            "OAUTH_EMAIL_CLAIM": oidc.email_claim,
+            "ENABLE_OAUTH_ROLE_MANAGEMENT": "true",
+            "OAUTH_ROLES_CLAIM": oidc.roles_claim,
+            "OAUTH_ALLOWED_ROLES": ",".join(pair.value for pair in oidc.roles if pair.role != "admin"),
+            "OAUTH_ADMIN_ROLES": ",".join(pair.value for pair in oidc.roles if pair.role == "admin"),
+            "ENABLE_OAUTH_GROUP_MANAGEMENT": "true",
+            "ENABLE_OAUTH_GROUP_CREATION": "true",
+            "OAUTH_GROUPS_CLAIM": oidc.groups_claim,
+            "ENABLE_PASSWORD_AUTH": str(oidc.password_login).lower(),
+            "ENABLE_LOGIN_FORM": str(oidc.password_login).lower(),
+        }
+    elif (header := ui.trusted_header) is not None:
+        names = {"EMAIL": header.email, "NAME": header.name, "GROUPS": header.groups, "ROLE": header.role}
+        settings = {f"WEBUI_AUTH_TRUSTED_{what}_HEADER": name for what, name in names.items() if name is not None}
+    return settings
+
+
+def _address(gateway: ApiGateway, ui: WebUI) -> dict[str, str | Object]:
     """Cookies go to this site only; where its address is known, other origins are refused, too."""
+    # An identity provider sends people back from another site, with a cookie that must come along.
+    same_site = "lax" if gateway.spec.auth.oidc is not None else "strict"
     settings: dict[str, str | Object] = {
-        "WEBUI_SESSION_COOKIE_SAME_SITE": "strict",
-        "WEBUI_AUTH_COOKIE_SAME_SITE": "strict",
+        "WEBUI_SESSION_COOKIE_SAME_SITE": same_site,
+        "WEBUI_AUTH_COOKIE_SAME_SITE": same_site,
     }
-    if ui.url is not None:
-        secure = str(ui.url.startswith("https://")).lower()
+    address = ui.browser_address
+    if address is not None:
+        secure = str(address.startswith("https://")).lower()
         settings |= {
-            "WEBUI_URL": ui.url,
-            "CORS_ALLOW_ORIGIN": ui.url,
+            "WEBUI_URL": address,
+            "CORS_ALLOW_ORIGIN": address,
             "WEBUI_SESSION_COOKIE_SECURE": secure,
             "WEBUI_AUTH_COOKIE_SECURE": secure,
         }

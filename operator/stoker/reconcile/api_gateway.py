@@ -10,12 +10,20 @@ from dataclasses import replace
 from datetime import datetime
 
 from stoker.api import ApiGateway, ApiKey, ModelDeployment
-from stoker.api.names import KEY_SECRET_FIELD, admin_key_name, keys_secret_name, portal_name, routes_secret_name
+from stoker.api.api_gateway import base_url
+from stoker.api.names import (
+    KEY_SECRET_FIELD,
+    admin_key_name,
+    keys_secret_name,
+    portal_name,
+    routes_secret_name,
+    web_ui_name,
+)
 from stoker.api.observed import ObservedWorkload
 from stoker.api.resolved import PublishedModel, ResolvedApiGateway
 from stoker.cluster.cache import Cache, OwnObject
 from stoker.cluster.observe import observe_deployment
-from stoker.cluster.resource_types import DEPLOYMENTS, SECRETS, SERVICES, Object
+from stoker.cluster.resource_types import DEPLOYMENTS, HTTP_ROUTES, SECRETS, SERVICES, Object
 from stoker.desired.api_gateway import build_account, build_children
 from stoker.desired.api_key import is_active, secret_name
 from stoker.desired.gateway_certificate import check_gateway_certificate
@@ -64,13 +72,16 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
             account_uid=account["metadata"]["uid"],
             jwt_secrets=jwt_secrets,
             backend_secrets=backend_keys,
+            address=base_url(gateway, cache.child(SERVICES, gateway.key)),
             ready_replicas=workload.ready_replicas if workload else 0,
         )
         children = build_children(resolved, context.settings)
         await context.children.apply_all(gateway, children)
         await _prune_portal_secret(context, gateway, children)
         usage = build_usage(gateway, token, context.settings)
-        await context.children.prune(gateway, [*children, *usage, *web_ui_children(context, gateway, web_ui)])
+        wanted = [*children, *usage, *web_ui_children(context, gateway, web_ui)]
+        await context.children.prune(gateway, wanted)
+        await _prune_http_routes(context, gateway, wanted)
         usage_problem = await try_usage(context, gateway, usage)
         await _prune_key_secrets(context, gateway, children)
         check_issuers(gateway, jwt_secrets)
@@ -134,18 +145,27 @@ async def _read_or_make_token(context: Context, gateway: ApiGateway) -> str:
 
 def _token_secrets(gateway: ApiGateway, keys: Iterable[ApiKey]) -> set[str]:
     """Names of the Secrets that tokens are signed with."""
-    issuers = {issuer.secret_ref.name for issuer in gateway.spec.auth.jwt or () if issuer.secret_ref is not None}
+    issuers = {issuer.secret_ref.name for issuer in gateway.spec.auth.issuers if issuer.secret_ref is not None}
     return issuers | {key.spec.user_tokens.secret_ref.name for key in keys if key.spec.user_tokens is not None}
 
 
 async def _read_certificate(context: Context, gateway: ApiGateway) -> dict[str, bytes] | None:
     """The data of the Secret of spec.expose.tls; None where there is none."""
-    if gateway.spec.expose.tls is None:
+    if gateway.spec.expose.certificate is None:
         return None
-    secret = await context.client.get(SECRETS, gateway.metadata.namespace, gateway.spec.expose.tls.secret_name)
+    secret = await context.client.get(SECRETS, gateway.metadata.namespace, gateway.spec.expose.certificate)
     return (
         None if secret is None else {name: base64.b64decode(text) for name, text in (secret.get("data") or {}).items()}
     )
+
+
+async def _prune_http_routes(context: Context, gateway: ApiGateway, wanted: list[Object]) -> None:
+    """They are not watched, so they are looked for when the spec has changed."""
+    if gateway.status.observed_generation == gateway.metadata.generation:
+        return
+    kept = {child["metadata"]["name"] for child in wanted if child["kind"] == HTTP_ROUTES.kind}
+    for name in {gateway.metadata.name, web_ui_name(gateway.metadata.name)} - kept:
+        await context.children.delete(gateway, HTTP_ROUTES, (gateway.metadata.namespace, name))
 
 
 async def _prune_key_secrets(context: Context, gateway: ApiGateway, children: list[Object]) -> None:

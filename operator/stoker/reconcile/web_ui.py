@@ -7,8 +7,7 @@ import hashlib
 import secrets
 
 from stoker.api import ApiGateway
-from stoker.api.base import LocalObjectReference
-from stoker.api.names import URL_FIELD, web_ui_name
+from stoker.api.names import CLIENT_SECRET_FIELD, URL_FIELD, web_ui_name
 from stoker.api.observed import ObservedWorkload
 from stoker.api.web_ui import WebUI
 from stoker.cluster.children import explain_refusal
@@ -63,9 +62,14 @@ async def _apply(context: Context, gateway: ApiGateway, ui: WebUI) -> None:
         live = await _keep(context, gateway, kept)
         if type_of(kept) == SECRETS:
             digest.update(repr(sorted((live.get("data") or {}).items())).encode())
-    for reference, field in ((ui.database_secret_ref, "databaseSecretRef"), (ui.redis_secret_ref, "redisSecretRef")):
+    oidc = gateway.spec.auth.oidc
+    for reference, field, key_name in (
+        (ui.database_secret_ref, "spec.webUI.databaseSecretRef", URL_FIELD),
+        (ui.redis_secret_ref, "spec.webUI.redisSecretRef", URL_FIELD),
+        (oidc.client_secret_ref if oidc else None, "spec.auth.oidc.clientSecretRef", CLIENT_SECRET_FIELD),
+    ):
         if reference is not None:
-            digest.update((await _read_url(context, gateway, reference, field)).encode())
+            digest.update((await _read(context, gateway, reference.name, field, key_name)).encode())
     # Its key comes first: pods that wait for a Secret are tried again only after half a minute.
     key = context.cache.api_key((gateway.metadata.namespace, web_ui_name(gateway.metadata.name)))
     hashes = key.status.keys if key is not None else []
@@ -123,13 +127,13 @@ async def _enlarge(context: Context, gateway: ApiGateway, wanted: Object, live: 
         raise explain_refusal(gateway, CLAIMS, (namespace, name), error) from error
 
 
-async def _read_url(context: Context, gateway: ApiGateway, reference: LocalObjectReference, field: str) -> str:
-    secret = await context.client.get(SECRETS, gateway.metadata.namespace, reference.name)
+async def _read(context: Context, gateway: ApiGateway, name: str, field: str, key_name: str) -> str:
+    secret = await context.client.get(SECRETS, gateway.metadata.namespace, name)
     try:
-        return base64.b64decode(((secret or {}).get("data") or {})[URL_FIELD], validate=True).decode()
+        return base64.b64decode(((secret or {}).get("data") or {})[key_name], validate=True).decode()
     except (KeyError, ValueError) as error:
         raise Stalled(
             "SecretNotFound",
-            f"ApiGateway {gateway.metadata.name}: spec.webUI.{field} needs a Secret {reference.name} with the key {URL_FIELD}: "
-            f"kubectl create secret generic {reference.name} --from-literal={URL_FIELD}=…",
+            f"ApiGateway {gateway.metadata.name}: {field} needs a Secret {name} with the key {key_name}: "
+            f"kubectl create secret generic {name} --from-literal={key_name}=…",
         ) from error

@@ -7,11 +7,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from stoker.api.api_gateway import ApiGateway, ApiGatewayStatus, ModelCounts
-from stoker.api.names import web_ui_admin_name
+from stoker.api.api_gateway import ApiGateway, ApiGatewayStatus, ModelCounts, base_url
+from stoker.api.base import LocalObjectReference
+from stoker.api.names import client_files_name, web_ui_admin_name
 from stoker.api.observed import ObservedWorkload
 from stoker.errors import StokerError
-from stoker.status.address import service_address
 from stoker.status.conditions import Cause, Verdict, build_conditions, cause_of
 from stoker.status.pods import diagnose
 from stoker.status.usage import ObservedUsage, judge_usage
@@ -38,7 +38,7 @@ def compute_api_gateway_status(
 ) -> ApiGatewayStatus:
     """Programmed: the pods are told what to do and the address exists. Ready: somebody answers there."""
     seen = workload or _NOTHING
-    address = _address(gateway, service)
+    address = base_url(gateway, service)
     observed = seen.deployment
     chat = judge_web_ui(gateway, web_ui) if web_ui is not None else None
     verdict = _judge(gateway, seen, problem, address, service)
@@ -55,6 +55,7 @@ def compute_api_gateway_status(
         ready_replicas=observed.ready_replicas if observed else 0,
         limit_shares=max(1, observed.ready_replicas if observed else 0),
         admin_secret_name=admin_secret_name,
+        client_config_ref=LocalObjectReference(name=client_files_name(gateway.metadata.name)) if address else None,
         web_ui_url=chat.url if chat else None,
         web_ui_admin_secret_name=web_ui_admin_name(gateway.metadata.name) if chat else None,
         conditions=build_conditions(
@@ -99,12 +100,6 @@ def _judge(
     if cause is None:
         cause = Cause("GatewayStarting", f"No replica of ApiGateway {name} serves yet")
     return Verdict(False, cause.reason, cause.message, cause, (programmed,))
-
-
-def _address(gateway: ApiGateway, service: Mapping[str, Any] | None) -> str | None:
-    """Base URL for OpenAI clients; None while a load balancer has not given one."""
-    root = service_address(gateway.metadata.name, gateway.metadata.namespace, gateway.spec.expose, service)
-    return None if root is None else f"{root}/v1"
 
 
 def _where(gateway: ApiGateway, address: str | None, service: Mapping[str, Any] | None) -> str:

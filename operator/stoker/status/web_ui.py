@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from stoker.api.api_gateway import ApiGateway
+from stoker.api.expose import service_address
 from stoker.api.names import web_ui_name
 from stoker.api.observed import ObservedWorkload
 from stoker.api.web_ui import WebUI
 from stoker.errors import StokerError
-from stoker.status.address import service_address
 from stoker.status.conditions import Cause, cause_of
 from stoker.status.pods import diagnose
 from stoker.status.workload import Workload

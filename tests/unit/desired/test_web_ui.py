@@ -227,3 +227,85 @@ def test_its_service_is_exposed_as_asked(make_gateway, settings) -> None:
     assert service["spec"]["type"] == "NodePort"
     port = {"name": "http", "port": 80, "protocol": "TCP", "targetPort": "http", "nodePort": 30081}
     assert service["spec"]["ports"] == [port]
+
+
+OIDC = {
+    "issuer": "https://idp.example.com/realms/team/",
+    "clientId": "chat",
+    "clientSecretRef": {"name": "chat-client"},
+}
+
+
+def oidc_env(make_gateway, **more) -> dict:
+    gateway = make_gateway(webUI={"url": "https://chat.example.com"}, auth={"oidc": {**OIDC, **more}})
+    assert gateway.spec.web_ui
+    return {
+        entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in build_env(gateway, gateway.spec.web_ui)
+    }
+
+
+def test_sign_on_is_by_discovery_with_pkce_and_roles_decide(make_gateway, env) -> None:
+    added = {
+        name: value
+        for name, value in oidc_env(make_gateway).items()
+        if env(url="https://chat.example.com").get(name) != value
+    }
+    assert added == {
+        "ENABLE_OAUTH_SIGNUP": "true",
+        "OAUTH_MERGE_ACCOUNTS_BY_EMAIL": "false",
+        "OAUTH_CLIENT_ID": "chat",
+        "OAUTH_CLIENT_SECRET": secret("chat-client", "clientSecret"),
+        "OPENID_PROVIDER_URL": "https://idp.example.com/realms/team/.well-known/openid-configuration",
+        "OPENID_REDIRECT_URI": "https://chat.example.com/oauth/oidc/callback",
+        "OAUTH_PROVIDER_NAME": "SSO",
+        "OAUTH_SCOPES": "openid email profile",
+        "OAUTH_CODE_CHALLENGE_METHOD": "S256",
+        "OAUTH_EMAIL_CLAIM": "email",
+        "ENABLE_OAUTH_ROLE_MANAGEMENT": "true",
+        "OAUTH_ROLES_CLAIM": "roles",
+        "OAUTH_ALLOWED_ROLES": "user",
+        "OAUTH_ADMIN_ROLES": "admin",
+        "ENABLE_OAUTH_GROUP_MANAGEMENT": "true",
+        "ENABLE_OAUTH_GROUP_CREATION": "true",
+        "OAUTH_GROUPS_CLAIM": "groups",
+        "ENABLE_PASSWORD_AUTH": "false",
+        "ENABLE_LOGIN_FORM": "false",
+        # The way back from the identity provider is from another site.
+        "WEBUI_SESSION_COOKIE_SAME_SITE": "lax",
+        "WEBUI_AUTH_COOKIE_SAME_SITE": "lax",
+    }
+
+
+def test_roles_of_the_gateway_are_admin_or_user_in_the_web_chat(make_gateway) -> None:
+    pairs = [
+        {"value": "ops", "role": "admin"},
+        {"value": "staff", "role": "user"},
+        {"value": "interns", "role": "small"},
+    ]
+    mapped = oidc_env(make_gateway, roleMap=pairs, rolesClaim="realm_access.roles", passwordLogin=True)
+    assert (mapped["OAUTH_ADMIN_ROLES"], mapped["OAUTH_ALLOWED_ROLES"]) == ("ops", "staff,interns")
+    assert mapped["OAUTH_ROLES_CLAIM"] == "realm_access.roles"
+    assert mapped["ENABLE_PASSWORD_AUTH"] == mapped["ENABLE_LOGIN_FORM"] == "true"
+
+
+def test_the_identity_providers_port_is_open_and_no_other(make_gateway, settings) -> None:
+    for issuer, port in (
+        ("https://idp.example.com", 443),
+        ("http://idp.auth.svc:8080/x", 8080),
+        ("http://i.auth.svc", 80),
+    ):
+        gateway = make_gateway(webUI={"url": "https://c.example.com"}, auth={"oidc": {**OIDC, "issuer": issuer}})
+        children = build_children(gateway, gateway.spec.web_ui, settings, "")
+        (policy,) = (child["spec"] for child in children if child["kind"] == "NetworkPolicy")
+        assert policy["egress"][2:] == [{"ports": [{"port": port, "protocol": "TCP"}]}]
+
+
+def test_a_trusted_header_comes_with_the_policy_that_makes_it_safe(env, render) -> None:
+    peers = [{"podSelector": {"matchLabels": {"app": "oauth2-proxy"}}}]
+    header = {"from": peers, "role": "X-Forwarded-Role"}
+    told = env(trustedHeader=header)
+    assert told["WEBUI_AUTH_TRUSTED_EMAIL_HEADER"] == "X-Forwarded-Email"
+    assert told["WEBUI_AUTH_TRUSTED_ROLE_HEADER"] == "X-Forwarded-Role"
+    assert "WEBUI_AUTH_TRUSTED_NAME_HEADER" not in told
+    ingress = render(trustedHeader=header)["NetworkPolicy"]["spec"]["ingress"]
+    assert ingress == [{"from": peers, "ports": [{"port": 8080, "protocol": "TCP"}]}]

@@ -69,5 +69,24 @@ def test_any_changed_input_changes_the_hash(built_from_a_file: Image) -> None:
     assert len(hashes) == 6
 
 
+def test_the_web_chats_stand_in_is_the_version_that_stoker_runs() -> None:
+    from stoker.api.resolved import OperatorSettings
+
+    built = image("open-webui")
+    assert built.name == OperatorSettings(stoker_image="").web_ui_image
+    version = built.name.rpartition(":v")[2]
+    folder = built.dockerfile.parent
+    assert f"open-webui[postgres]=={version}" in (folder / "requirements.in").read_text()
+    assert f"open-webui=={version}\n" in (folder / "requirements.txt").read_text()
+    left_out = [line.split()[0] for line in (folder / "left-out.txt").read_text().splitlines() if ";" in line]
+    assert not {line.partition("==")[0] for line in (folder / "requirements.txt").read_text().splitlines()} & {
+        *left_out
+    }
+
+
+def test_what_is_large_is_built_only_when_it_is_named() -> None:
+    assert image("open-webui").on_request
+
+
 def test_stokers_image_has_the_version_of_the_package() -> None:
     assert image("stoker").name == f"ghcr.io/stoker-dev/stoker:{stoker_version()}"

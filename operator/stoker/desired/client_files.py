@@ -1,0 +1,173 @@
+"""Settings of client programs for a gateway's models, ready to be copied: most programs do not ask for the list of models.
+
+Formats: https://opencode.ai/docs/config/, https://docs.continue.dev/reference
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from stoker.api.api_gateway import ApiGateway
+from stoker.api.names import client_files_name
+from stoker.api.resolved import PublishedModel
+from stoker.desired.gateway_pod import COMPONENT
+from stoker.desired.objects import Object, child
+
+KEY_VARIABLE = "STOKER_API_KEY"
+"""Environment variable from which all these programs take the key: no file holds one."""
+
+# Engines that read tool calls by the model's own template; the others need spec.toolCallParser.
+_READS_TOOLS_BY_TEMPLATE = frozenset({"LlamaCpp", "LMStudio", "LocalAI", "Ollama", "TextGenerationWebUI"})
+# More than any answer of a program that writes code; what is left of the context is the prompt's.
+_LONGEST_ANSWER = 8192
+
+
+@dataclass(frozen=True)
+class ClientModel:
+    """What a program has to know of a model."""
+
+    name: str
+    title: str
+    task: str
+    context: int
+    """Tokens of one request, prompt and answer together; 0 where nobody knows."""
+    answer: int
+    """Tokens of an answer at most; 0 where nobody knows."""
+    tools: bool
+    parameters: int
+
+
+def build_client_files(gateway: ApiGateway, models: Iterable[PublishedModel], address: str) -> Object:
+    """One ConfigMap with a file for each program."""
+    known = [describe(model, gateway.spec.limits.max_tokens_per_request or 0) for model in models]
+    data = {
+        "opencode.json": json.dumps(_opencode(gateway.metadata.name, known, address), indent=2, ensure_ascii=False)
+        + "\n",
+        "continue.yaml": "".join(f"{line}\n" for line in _continue(gateway.metadata.name, known, address)),
+        "langchain.py": _langchain(known, address),
+        "curl.sh": _curl(known, address),
+    }
+    return child(gateway, COMPONENT, "v1", "ConfigMap", client_files_name(gateway.metadata.name), data=data)
+
+
+def describe(model: PublishedModel, longest: int) -> ClientModel:
+    """From what was asked for, what was computed, and what the model's own files say, in this order."""
+    spec, status = model.deployment.spec, model.deployment.status
+    context = (status.fit.context_length if status.fit else 0) or spec.context_length or 0
+    if not context and status.model is not None:
+        context = status.model.context_length
+    answer = min(context // 2, _LONGEST_ANSWER)
+    return ClientModel(
+        name=model.deployment.served_name,
+        title=(status.model.name if status.model else "") or model.deployment.served_name,
+        task=spec.task,
+        context=context,
+        answer=min(answer, longest) if longest else answer,
+        tools=_calls_tools(model),
+        parameters=status.model.parameters if status.model else 0,
+    )
+
+
+def _calls_tools(model: PublishedModel) -> bool:
+    spec, seen = model.deployment.spec, model.deployment.status.model
+    if spec.task != "Chat":
+        return False
+    if model.engine_type in _READS_TOOLS_BY_TEMPLATE:
+        # A template that the user gives is his; without any word of the model's own, let the program try.
+        return seen is None or seen.tools or spec.chat_template is not None
+    return spec.tool_call_parser is not None
+
+
+def _chat(models: Iterable[ClientModel]) -> list[ClientModel]:
+    """The one to work with first: it calls tools, and is the largest."""
+    found = [model for model in models if model.task == "Chat"]
+    return sorted(found, key=lambda model: (not model.tools, -model.parameters, model.name))
+
+
+def _opencode(gateway: str, models: list[ClientModel], address: str) -> Object:
+    chat = _chat(models)
+    config: Object = {
+        "$schema": "https://opencode.ai/config.json",
+        "autoupdate": False,
+        "share": "disabled",
+        "enabled_providers": [gateway],
+        "provider": {
+            gateway: {
+                "npm": "@ai-sdk/openai-compatible",
+                "name": f"Stoker gateway {gateway}",
+                "options": {"baseURL": address, "apiKey": f"{{env:{KEY_VARIABLE}}}"},
+                "models": {model.name: _opencode_model(model) for model in chat},
+            }
+        },
+    }
+    if chat:
+        config["model"] = f"{gateway}/{chat[0].name}"
+        # It makes titles.
+        config["small_model"] = f"{gateway}/{min(chat, key=lambda model: (model.parameters, model.name)).name}"
+    return config
+
+
+def _opencode_model(model: ClientModel) -> Object:
+    known: Object = {"name": model.title, "tool_call": model.tools}
+    if model.context:
+        known["limit"] = {"context": model.context, "output": model.answer}
+    return known
+
+
+def _continue(gateway: str, models: list[ClientModel], address: str) -> Iterator[str]:
+    """YAML by hand, every text in JSON's quotes, which are YAML's, too."""
+    yield f"name: {json.dumps(f'Stoker gateway {gateway}')}"
+    yield 'version: "1.0.0"'
+    yield "schema: v1"
+    roles = {"Chat": "[chat, edit, apply, summarize]", "Completion": "[autocomplete]", "Embedding": "[embed]"}
+    offered = [*_chat(models), *(model for model in models if model.task in ("Completion", "Embedding"))]
+    yield "models:" if offered else "models: []"
+    for model in offered:
+        yield f"  - name: {json.dumps(model.title)}"
+        yield "    provider: openai"
+        yield f"    model: {json.dumps(model.name)}"
+        yield f"    apiBase: {json.dumps(address)}"
+        yield f"    apiKey: ${{{{ secrets.{KEY_VARIABLE} }}}}"
+        yield f"    roles: {roles[model.task]}"
+        if model.tools:
+            yield "    capabilities: [tool_use]"
+        if model.context:
+            yield "    defaultCompletionOptions:"
+            yield f"      contextLength: {model.context}"
+            yield f"      maxTokens: {model.answer}"
+
+
+def _langchain(models: list[ClientModel], address: str) -> str:
+    chat = _chat(models)
+    name = chat[0].name if chat else "MODEL"
+    return (
+        "# pip install langchain-openai\n"
+        "import os\n\n"
+        "from langchain_openai import ChatOpenAI\n\n"
+        "llm = ChatOpenAI(\n"
+        f"    model={json.dumps(name)},\n"
+        f"    base_url={json.dumps(address)},\n"
+        f"    api_key=os.environ[{json.dumps(KEY_VARIABLE)}],\n"
+        "    stream_usage=True,\n"
+        ")\n"
+        'for piece in llm.stream("Hello!"):\n'
+        '    print(piece.content, end="", flush=True)\n'
+        "print()\n"
+    )
+
+
+def _curl(models: list[ClientModel], address: str) -> str:
+    chat = _chat(models)
+    body = {
+        "model": chat[0].name if chat else "MODEL",
+        "stream": True,
+        "messages": [{"role": "user", "content": "Hello!"}],
+    }
+    return (
+        "#!/bin/sh\n"
+        f'curl --no-buffer --fail-with-body "{address}/chat/completions" \\\n'
+        f'  --header "Authorization: Bearer ${KEY_VARIABLE}" --header "Content-Type: application/json" \\\n'
+        f"  --data '{json.dumps(body)}'\n"
+    )

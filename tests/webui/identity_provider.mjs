@@ -1,0 +1,71 @@
+// A real OpenID provider on loopback: node identity_provider.mjs PORT REDIRECT_URI. Its people sign in with NAME and NAME-password.
+// POST /test/roles?user=NAME&roles=a,b changes what somebody is; GET /test/token?user=NAME&aud=A is an access token as the API takes it.
+import { generateKeyPairSync, randomUUID } from 'node:crypto';
+import { SignJWT, importJWK } from 'jose';
+import Provider, { interactionPolicy } from 'oidc-provider';
+
+const [port, redirectUri] = process.argv.slice(2);
+const issuer = `http://127.0.0.1:${port}`;
+const people = { carol: ['llm-admin'], dave: ['llm-user'], mallory: [], eve: ['visitor'] };
+const pair = generateKeyPairSync('rsa', { modulusLength: 2048 });
+const key = { ...pair.privateKey.export({ format: 'jwk' }), kid: randomUUID(), use: 'sig', alg: 'RS256' };
+
+const claimsOf = (id) => people[id] && {
+  sub: `id-of-${id}`, preferred_username: id, name: id, email: `${id}@example.com`, email_verified: true,
+  realm_access: { roles: people[id] }, groups: ['everybody'],
+};
+const policy = interactionPolicy.base();
+policy.remove('consent');
+const scopes = ['openid', 'profile', 'email'];
+
+const provider = new Provider(issuer, {
+  jwks: { keys: [key] },
+  clients: [{ client_id: 'chat', client_secret: 'the-secret-of-the-web-chat', grant_types: ['authorization_code'],
+    response_types: ['code'], redirect_uris: [redirectUri], post_logout_redirect_uris: [new URL('/', redirectUri).href, new URL('/auth', redirectUri).href] }],
+  scopes,
+  claims: { openid: ['sub'], profile: ['name', 'preferred_username', 'realm_access', 'groups'], email: ['email', 'email_verified'] },
+  conformIdTokenClaims: false,
+  pkce: { required: () => true },
+  findAccount: (context, id) => people[id] && { accountId: id, claims: () => claimsOf(id) },
+  loadExistingGrant: async (context) => {
+    const { client, session } = context.oidc;
+    const grant = new context.oidc.provider.Grant({ clientId: client.clientId, accountId: session.accountId });
+    grant.addOIDCScope(scopes.join(' '));
+    await grant.save();
+    return grant;
+  },
+  interactions: { policy, url: (context, interaction) => `/interaction/${interaction.uid}` },
+  cookies: { keys: ['for tests only'] },
+  features: { devInteractions: { enabled: false }, rpInitiatedLogout: { enabled: true } },
+});
+
+provider.use(async (context, next) => {
+  if (context.path === '/test/roles') {
+    people[context.query.user] = context.query.roles ? context.query.roles.split(',') : [];
+    context.body = 'done';
+    return;
+  }
+  if (context.path === '/test/token') {
+    const claims = { ...claimsOf(context.query.user), azp: 'chat' };
+    context.body = await new SignJWT(claims).setProtectedHeader({ alg: 'RS256', kid: key.kid, typ: 'at+jwt' }).setIssuer(issuer)
+      .setAudience(context.query.aud || 'chat').setIssuedAt().setExpirationTime('10m').sign(await importJWK(key, 'RS256'));
+    return;
+  }
+  const page = context.path.match(/^\/interaction\/([\w-]+)$/);
+  if (!page) return next();
+  const details = await provider.interactionDetails(context.req, context.res);
+  if (context.method === 'GET') {
+    context.type = 'html';
+    context.body = `<!doctype html><title>Test identity provider</title><form method="post" action="/interaction/${details.uid}">
+      <input name="login"><input name="password" type="password"><button>Sign in</button></form>`;
+    return;
+  }
+  let body = '';
+  for await (const piece of context.req) body += piece;
+  const form = new URLSearchParams(body);
+  const name = form.get('login');
+  if (!people[name] || form.get('password') !== `${name}-password`) { context.status = 401; context.body = 'wrong'; return; }
+  await provider.interactionFinished(context.req, context.res, { login: { accountId: name } }, { mergeWithLastSubmission: false });
+  context.respond = false;
+});
+provider.listen(Number(port), '127.0.0.1');
