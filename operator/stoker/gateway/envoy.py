@@ -15,6 +15,7 @@ from stoker.gateway.config import Routes, Site
 from stoker.gateway.decide import ALLOWED, ANSWER_CLUSTER
 from stoker.gateway.endpoints import MOST_TRIES
 from stoker.gateway.envoy_routes import MODEL_AT, retries, route_clusters
+from stoker.gateway.envoy_stats import stats_log
 from stoker.gateway.local_replies import local_reply_config
 from stoker.gateway.routing import Route
 from stoker.gateway.settings import Settings
@@ -553,7 +554,8 @@ def _access_logs(settings: Settings) -> list[Document]:
     stdout = _extension(
         "envoy.access_loggers.stdout", "access_loggers.stream.v3.StdoutAccessLog", log_format=log_format
     )
-    return [stdout, {**file, "filter": sent_to_engine}]
+    counted = stats_log(_said("x-gw-model"), {name: fields[name] for name in ("prompt", "completion")}, sent_to_engine)
+    return [stdout, {**file, "filter": sent_to_engine}, counted]
 
 
 def _said(header: str) -> str:

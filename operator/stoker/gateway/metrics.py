@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -23,6 +23,8 @@ class DecisionMetrics(Collector):
         self._latency_sum = 0.0
         self.generation = 0
         self.loaded_at = 0.0
+        self.running: Callable[[], Iterable[tuple[str, int, int]]] = tuple
+        """Of each model: name, requests that wait, requests at its engines."""
         self.models = 0
         self.ready_models = 0
         self.keys = 0
@@ -63,6 +65,13 @@ class DecisionMetrics(Collector):
         )
         latency.add_metric((), buckets, self._latency_sum)
         yield latency
+        held = GaugeMetricFamily("stoker_gateway_held", "Requests that wait for a place.", labels=("model",))
+        in_flight = GaugeMetricFamily("stoker_gateway_in_flight", "Requests at engines.", labels=("model",))
+        for model, waiting, running in self.running():
+            held.add_metric((model,), waiting)
+            in_flight.add_metric((model,), running)
+        yield held
+        yield in_flight
         yield GaugeMetricFamily("stoker_gateway_config_generation", "Configurations taken over.", self.generation)
         yield GaugeMetricFamily(
             "stoker_gateway_config_loaded_timestamp_seconds", "When the configuration last changed.", self.loaded_at

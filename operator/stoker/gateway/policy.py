@@ -67,6 +67,7 @@ class Policy:
         self.cold_starts = ColdStarts(clock)
         self.dispatcher = Dispatcher(self.cold_starts, clock, later or _loop_later)
         self.dispatcher.on_late_answer = metrics.count_late
+        metrics.running = lambda: [(pool.name, pool.held, pool.in_flight) for pool in self.dispatcher.pools.values()]
         self.dispatcher.on_cancel = self.admissions.cancelled
         self.last_number = 0
         """Of the request that was answered last, where it went to an engine."""

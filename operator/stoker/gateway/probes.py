@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from stoker.gateway import admin
 from stoker.gateway.admin import NotAnswering
 from stoker.gateway.envoy import STAT_PREFIX
+from stoker.gateway.envoy_stats import QUERY, rename
 from stoker.gateway.metrics import DecisionMetrics
 from stoker.gateway.settings import Settings
 from stoker.gateway.state import StateReader
@@ -98,7 +99,7 @@ class ProbeServer:
         return text(200, "ok") if status == 200 else text(503, f"Envoy: {body.decode(errors='replace').strip()}")
 
     async def _serve_metrics(self, request: WebRequest) -> WebResponse:
-        lines = generate_latest(self._registry)
+        lines = generate_latest(self._registry) + await self._served()
         up = 1
         try:
             _, more = await admin.call(
@@ -109,6 +110,14 @@ class ProbeServer:
             up = 0
         lines += f"# TYPE stoker_gateway_relay_up gauge\nstoker_gateway_relay_up {up}\n".encode()
         return WebResponse(200, lines, METRICS_TYPE)
+
+    async def _served(self) -> bytes:
+        """What Envoy has counted; nothing while it does not answer."""
+        try:
+            status, stats = await admin.call(self._settings.admin_socket, "GET", QUERY, seconds=1.0)
+        except NotAnswering:
+            return b""
+        return rename(stats) if status == 200 else b""
 
     async def _drain(self, request: WebRequest) -> WebResponse:
         if self._draining is None:
