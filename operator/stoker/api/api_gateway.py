@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -203,6 +203,8 @@ class Limits(RequestLimits):
     """Largest request body; a larger one is answered with 413."""
     per_user: RequestLimits | None = None
     """What one user may ask for with all his keys (those of one spec.owner) and tokens together, besides the limit of each key."""
+    redis_secret_ref: LocalObjectReference | None = None
+    """Secret whose key `url` is the address of a Redis or Valkey (redis://HOST:6379/0, rediss:// with TLS) in which the gateway's replicas count together. Default: each admits its share. While Redis is away they share what is left."""
     models: Annotated[list[ModelLimits], Field(max_length=32)] = []
     """What each caller may ask of single models, besides his own limits."""
 
@@ -377,7 +379,9 @@ class ApiGatewayStatus(StatusModel):
     ready_replicas: int = 0
     """Gateway pods that serve."""
     limit_shares: int = 1
-    """Replicas among which limits are divided: each admits its share of what a caller may ask for."""
+    """Replicas among which limits are divided: each admits its share of what a caller may ask for. With limits.redisSecretRef only while Redis is away."""
+    limits_counted: Literal["Together", "ByShares"] = "ByShares"
+    """Together: the replicas count in Redis (limits.redisSecretRef). ByShares: each for itself."""
     admin_secret_name: str | None = None
     """Secret with the generated admin key (key `apiKey`)."""
     client_config_ref: LocalObjectReference | None = None

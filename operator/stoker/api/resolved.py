@@ -145,6 +145,8 @@ class ResolvedApiGateway:
     """Bearer token between operator and gateway pods, kept in the routes Secret."""
     ready_replicas: int = 0
     """Pods that serve; limits are divided among them."""
+    redis_url: str = ""
+    """Where they count together; empty where each counts for itself."""
     jwt_secrets: Mapping[str, str] = field(default_factory=dict)
     """Shared secrets of issuers and of keys that speak for users, by the name of their Secret; one that is missing is not there."""
     backend_secrets: Mapping[str, str] = field(default_factory=dict)

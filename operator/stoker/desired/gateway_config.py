@@ -12,7 +12,7 @@ from stoker.api.api_key import ApiKey
 from stoker.api.autoscaling import ColdStart
 from stoker.api.base import RequestLimits
 from stoker.api.model_deployment import ModelDeployment
-from stoker.api.names import cluster_name, keys_secret_name, portal_name, routes_secret_name
+from stoker.api.names import URL_FIELD, cluster_name, keys_secret_name, portal_name, routes_secret_name
 from stoker.api.resolved import PublishedModel, ResolvedApiGateway
 from stoker.desired import portal
 from stoker.desired.gateway_pod import COMPONENT
@@ -22,9 +22,11 @@ from stoker.desired.objects import Object, child, compact_json, secret_data
 from stoker.desired.replicas import expected_cold_start, is_sleeping
 from stoker.desired.served_paths import served_paths
 from stoker.desired.usage_pod import usage_url
+from stoker.errors import Stalled
 from stoker.models.quantity import parse_quantity
 
 ENGINE_PORT = 8080
+REDIS_SCHEMES = ("redis://", "rediss://")
 LIMITS = set(RequestLimits.model_fields)
 FORMAT = 1
 
@@ -57,11 +59,23 @@ def build_secrets(resolved: ResolvedApiGateway) -> list[Object]:
         "replicas": limit_shares(resolved.ready_replicas),
         "usageUrl": usage_url(gateway),
         "routes": build_named_routes(gateway, resolved.backend_secrets),
+        "redisUrl": resolved.redis_url or None,
         "keySecrets": names,
         "models": [_model(model) for model in resolved.models],
         "sites": _sites(gateway),
     }
     return [*secrets, _secret(resolved, routes_secret_name(gateway.metadata.name), "routes.json", routes)]
+
+
+def check_redis(gateway: ApiGateway, url: str) -> None:
+    """Say what is missing. Asked after the pods were told the rest: meanwhile each replica admits its share."""
+    reference = gateway.spec.limits.redis_secret_ref
+    if reference is not None and not url.startswith(REDIS_SCHEMES):
+        raise Stalled(
+            "RedisAddressMissing",
+            f"ApiGateway {gateway.metadata.name}: limits are divided among the replicas, since Secret {reference.name} has no address of a "
+            f"Redis under `{URL_FIELD}`: kubectl create secret generic {reference.name} --from-literal={URL_FIELD}=redis://HOST:6379/0",
+        )
 
 
 def count_key_secrets(resolved: ResolvedApiGateway) -> int:

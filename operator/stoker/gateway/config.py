@@ -177,6 +177,8 @@ class Routes:
     """Where usage is kept; empty where it is not."""
     routes: tuple[Route, ...] = ()
     """Names that stand for several deployments."""
+    redis_url: str = ""
+    """Where replicas count together; empty where each counts for itself."""
     certificate_secret: str = ""
     """Secret with the certificate to serve HTTPS with; empty for HTTP."""
     sites: tuple[Site, ...] = ()
@@ -203,6 +205,7 @@ class Table:
     model_bounds: tuple[ModelBounds, ...] = ()
     replicas: int = 1
     usage_url: str = ""
+    redis_url: str = ""
     identities: dict[bytes, Key] = field(default_factory=dict)
     """Tokens that were found good, by their SHA-256."""
     cache: dict[tuple[bytes, str, str], Any] = field(default_factory=dict)
@@ -279,6 +282,7 @@ def parse_routes(text: bytes | str) -> Routes:
         replicas=replicas,
         usage_url=str(document.get("usageUrl") or ""),
         routes=_parse_named_routes(_list(document, "routes"), models),
+        redis_url=str(document.get("redisUrl") or ""),
         certificate_secret=_parse_certificate_secret(document),
         sites=tuple(site for entry in _list(document, "sites") if (site := _parse_site(entry)) is not None),
     )
@@ -381,6 +385,7 @@ def build_table(routes: Routes, keys: Iterable[Key], key_sets: Mapping[str, obje
         model_bounds=routes.model_bounds,
         replicas=routes.replicas,
         usage_url=routes.usage_url,
+        redis_url=routes.redis_url,
     )
 
 

@@ -7,6 +7,7 @@ a caller at the limit may wait up to a second longer than needed, and a caller t
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -37,6 +38,13 @@ class Reading:
     """Seconds until the cost would fit."""
     reset: int = 0
     """Seconds until nothing counts any more."""
+
+    @property
+    def scope_limit(self) -> int:
+        """The whole limit, of all replicas together."""
+        return {"requests": self.scope.bounds.requests, "tokens": self.scope.bounds.tokens}.get(
+            self.kind, self.scope.bounds.concurrent
+        )
 
     @property
     def fits(self) -> bool:
@@ -155,14 +163,14 @@ class Counters:
 
     def admit(self, scopes: tuple[Scope, ...], *, tokens: int = 0, replicas: int = 1, ticket: str = "") -> Admission:
         """Count a request in all its scopes, if it fits into all of them."""
-        now = self._clock()
-        admission = judge(self.read(scopes, tokens=tokens, replicas=replicas, now=now))
+        admission = judge(self.read(scopes, tokens=tokens, replicas=replicas))
         if admission.admitted:
-            self.count(scopes, tokens=tokens, ticket=ticket, now=now)
+            self.count(scopes, tokens=tokens, ticket=ticket)
         return admission
 
-    def read(self, scopes: tuple[Scope, ...], *, tokens: int, replicas: int, now: float) -> list[Reading]:
+    def read(self, scopes: tuple[Scope, ...], *, tokens: int, replicas: int) -> list[Reading]:
         """The counters that the request must fit into."""
+        now = self._clock()
         found: list[Reading] = []
         for scope in scopes:
             bounds, used = scope.bounds, self._of(scope, now)
@@ -179,8 +187,9 @@ class Counters:
                     found.append(Reading(kind, scope, most, window.total(now), cost, wait, reset))
         return found
 
-    def count(self, scopes: tuple[Scope, ...], *, tokens: int, ticket: str, now: float) -> None:
+    def count(self, scopes: tuple[Scope, ...], *, tokens: int, ticket: str) -> None:
         """The request is let in."""
+        now = self._clock()
         for scope in scopes:
             used = self._of(scope, now)
             used.requests.add(1, now)
@@ -202,6 +211,10 @@ class Counters:
             if tokens is not None:
                 used.tokens.add(tokens - entry.tokens, now)
         return entry
+
+    def places(self) -> dict[Scope, int]:
+        """Who has how many requests running, of those who may only have so many."""
+        return Counter(scope for entry in self._tickets.values() for scope in entry.scopes if scope.bounds.concurrent)
 
     @property
     def running(self) -> int:

@@ -23,15 +23,17 @@ from stoker.gateway.decide import ALLOWED, Decision, Request, choose_backend, de
 from stoker.gateway.dispatch import Dispatcher, Later, Timer
 from stoker.gateway.endings import follow_endings, follow_gauges, parse_lines, read_gauges
 from stoker.gateway.endpoints import CONVERSATIONS
+from stoker.gateway.limits import Reading
 from stoker.gateway.load import LoadApi
 from stoker.gateway.metrics import DecisionMetrics
 from stoker.gateway.openai_errors import UNKNOWN_SIGNING_KEY, ApiProblem, model_not_ready
-from stoker.gateway.pool import Waiter
+from stoker.gateway.pool import Asking, Waiter
 from stoker.gateway.probes import ProbeServer
 from stoker.gateway.processes import prepare_process, run_until_told
 from stoker.gateway.protocol import LargeBodies, PolicyProtocol
 from stoker.gateway.routing import Route
 from stoker.gateway.settings import Settings
+from stoker.gateway.shared_limits import FollowRedis, SharedCounters
 from stoker.gateway.state import StateReader
 from stoker.gateway.wire import (
     NO_CONFIGURATION,
@@ -105,7 +107,7 @@ class Policy:
             ):
                 self.dispatcher.refuse(waiter, relayed(decision, model_not_ready(decision.requested)))
 
-    def answer(self, head: bytes, body: bytes, reply: Callable[[bytes], None]) -> bytes | Waiter:
+    def answer(self, head: bytes, body: bytes, reply: Callable[[bytes], None]) -> bytes | Waiter | Asking:
         """The answer to one question of Envoy's, or who waits for it and gets it by `reply` when there is a place."""
         began = time.perf_counter()
         self.last_number = 0
@@ -123,8 +125,10 @@ class Policy:
         wire = decision.wire
         if not wire:
             wire = decision.wire = render(decision)
-        answer: bytes | Waiter = wire
+        answer: bytes | Waiter | Asking = wire
         if decision.reason is ALLOWED:
+            if (shared := self.admissions.asked_first(decision, request)) is not None:
+                return self._ask(shared, table, decision, request, session_of(head), reply)
             decision, answer = self._dispatch(table, decision, request, session_of(head), reply)
         elif decision.reason == UNKNOWN_SIGNING_KEY:
             self.on_unknown_key()
@@ -148,8 +152,48 @@ class Policy:
             return _refuse(decision, request, admission.problem)
         return decision, with_lines(decision.wire, lines_of([*admission.headers, ("x-gw-ticket", ticket)]))
 
+    def _ask(
+        self,
+        shared: SharedCounters,
+        table: Table,
+        decision: Decision,
+        request: Request,
+        session: str,
+        reply: Callable[[bytes], None],
+    ) -> Asking:
+        """What all replicas together have let in, first."""
+        asking, began = Asking(), time.perf_counter()
+
+        def go_on(told: list[Reading] | None) -> None:
+            present = self.reader.table or table
+            again = decision if present is table else decide(present, request, time.time())
+            self.last_number = 0
+            if asking.over or again.reason is not ALLOWED:
+                self._give_back(again, request, told)
+                made: Decision = again
+                answer: bytes | Waiter = render(again)
+            else:
+                made, answer = self._dispatch(present, again, request, session, reply, told)
+            self.metrics.count(made.reason, made.model, time.perf_counter() - began)
+            if not asking.over:
+                asking.deliver(answer)
+
+        tokens = self.admissions.estimate(decision, request)
+        shared.take(decision.scopes, tokens, table.replicas, go_on)
+        return asking
+
+    def _give_back(self, decision: Decision, request: Request, told: list[Reading] | None) -> None:
+        if told is not None and all(reading.fits for reading in told):
+            self.admissions.give_back(decision, request)
+
     def _dispatch(
-        self, table: Table, decision: Decision, request: Request, session: str, reply: Callable[[bytes], None]
+        self,
+        table: Table,
+        decision: Decision,
+        request: Request,
+        session: str,
+        reply: Callable[[bytes], None],
+        told: list[Reading] | None = None,
     ) -> tuple[Decision, bytes | Waiter]:
         """To an endpoint, or into the queue, if the caller's limits and the queue's let him."""
         if not decision.cluster:
@@ -161,9 +205,10 @@ class Policy:
             position = conversation_position(request.document)
         endpoint = None if pool.has_queue else pool.choose(position)
         if endpoint is None and (problem := dispatcher.refusal(pool, decision.requested)) is not None:
+            self._give_back(decision, request, told)
             return _refuse(decision, request, problem)
         number = dispatcher.next_number()
-        admission = self.admissions.admit(table, decision, request, dispatcher.ticket(number))
+        admission = self.admissions.admit(table, decision, request, dispatcher.ticket(number), told)
         if admission.problem is not None:
             return _refuse(decision, request, admission.problem)
         wire = with_lines(decision.wire, lines_of(admission.headers)) if admission.headers else decision.wire
@@ -218,10 +263,13 @@ async def serve(settings: Settings, sockets: tuple[socket.socket, socket.socket]
     policy = Policy(StateReader(settings.state), metrics)
     dispatcher = policy.dispatcher
     policy.reload()
+    redis = FollowRedis(f"{settings.namespace}/{settings.name}", policy.admissions)
+    redis.look(policy.reader.table)
 
     def on_change() -> None:
         os.read(changes, 4096)
         policy.reload()
+        redis.look(policy.reader.table)
 
     loop.add_reader(changes, on_change)
     policy.on_unknown_key = KeyRequest(settings).ask

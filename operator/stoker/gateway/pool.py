@@ -46,6 +46,17 @@ class Ticket:
         self.endpoint = endpoint
 
 
+class Asking:
+    """A request for which another process is asked; milliseconds."""
+
+    __slots__ = ("deliver", "over")
+
+    def __init__(self) -> None:
+        self.deliver: Callable[[bytes | Waiter], None] = lambda answer: None
+        self.over = False
+        """Nobody waits for the answer any more."""
+
+
 class Waiter:
     """A request that is held."""
 

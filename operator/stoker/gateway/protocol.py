@@ -12,7 +12,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, cast
 
-from stoker.gateway.pool import Waiter
+from stoker.gateway.pool import Asking, Waiter
 from stoker.gateway.wire import NO_CONFIGURATION
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class PolicyProtocol(asyncio.Protocol):
         self._wanted = 0
         """Bytes of the request that is arriving; 0 while its head is not complete."""
         self._head_end = 0
-        self._waiter: Waiter | None = None
+        self._waiter: Waiter | Asking | None = None
         """Whose answer comes later."""
         self._last = (0, 0.0)
         """Number of the request that was answered last, and when."""
@@ -75,7 +75,9 @@ class PolicyProtocol(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio. Envoy hangs up when the caller of a held request has left."""
         self._large.leave(self)
-        if self._waiter is not None:
+        if isinstance(self._waiter, Asking):
+            self._waiter.over = True
+        elif self._waiter is not None:
             self._policy.dispatcher.leave(self._waiter)
         number, answered_at = self._last
         # Envoy keeps its connections; it breaks one off when the client left before the answer was there, and then no log line follows.
@@ -124,6 +126,17 @@ class PolicyProtocol(asyncio.Protocol):
             # A bug: this request fails closed, and the log says where.
             logger.exception("a decision failed")
             answer = NO_CONFIGURATION
+        if isinstance(answer, Asking):
+            answer.deliver = self._take_answer
+        self._settle(answer)
+
+    def _take_answer(self, answer: bytes | Waiter) -> None:
+        """To a request for which somebody was asked; it may have to wait now."""
+        self._waiter = None
+        self._settle(answer)
+        self._answer_all()
+
+    def _settle(self, answer: bytes | Waiter | Asking) -> None:
         if isinstance(answer, bytes):
             self._last = (self._policy.last_number, time.monotonic())
             self._transport.write(answer)
@@ -133,7 +146,7 @@ class PolicyProtocol(asyncio.Protocol):
     def _reply(self, answer: bytes) -> None:
         """To a request that was held."""
         waiter, self._waiter = self._waiter, None
-        if waiter is not None:
+        if isinstance(waiter, Waiter):
             self._last = (waiter.number, time.monotonic())
         self._transport.write(answer)
         self._answer_all()

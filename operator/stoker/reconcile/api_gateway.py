@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import secrets
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from stoker.api import ApiGateway, ApiKey, ModelDeployment
 from stoker.api.api_gateway import base_url
 from stoker.api.names import (
     KEY_SECRET_FIELD,
+    URL_FIELD,
     admin_key_name,
     keys_secret_name,
     portal_name,
@@ -27,6 +29,7 @@ from stoker.cluster.resource_types import DEPLOYMENTS, HTTP_ROUTES, SECRETS, SER
 from stoker.desired.api_gateway import build_account, build_children
 from stoker.desired.api_key import is_active, secret_name
 from stoker.desired.gateway_certificate import check_gateway_certificate
+from stoker.desired.gateway_config import check_redis
 from stoker.desired.gateway_pod import COMPONENT
 from stoker.desired.gateway_routes import backend_secrets, check_named_routes
 from stoker.desired.gateway_tokens import check_issuers
@@ -54,6 +57,7 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
     workload = observe_deployment(cache.child(DEPLOYMENTS, gateway.key))
     web_ui = wanted_web_ui(gateway)
     usage_problem: StokerError | None = None
+    redis_url = ""
     try:
         check_gateway(gateway, context.settings)
         published, _ = published_models(gateway, cache.models(), cache.namespace_labels)
@@ -64,6 +68,7 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
         backend_keys = await read_token_secrets(
             context, gateway.metadata.namespace, backend_secrets(gateway), KEY_SECRET_FIELD
         )
+        redis_url = await _read_redis_url(context, gateway)
         resolved = ResolvedApiGateway(
             gateway=gateway,
             models=models,
@@ -74,6 +79,7 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
             backend_secrets=backend_keys,
             address=base_url(gateway, cache.child(SERVICES, gateway.key)),
             ready_replicas=workload.ready_replicas if workload else 0,
+            redis_url=redis_url,
         )
         children = build_children(resolved, context.settings)
         await context.children.apply_all(gateway, children)
@@ -86,6 +92,7 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
         await _prune_key_secrets(context, gateway, children)
         check_issuers(gateway, jwt_secrets)
         check_named_routes(gateway, models, backend_keys)
+        check_redis(gateway, redis_url)
         check_gateway_certificate(gateway, await _read_certificate(context, gateway), now)
     except StokerError as error:
         problem = error
@@ -103,6 +110,7 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
         keys=sum(_is_let_in(gateway, key, now) for key in keys),
         service=cache.child(SERVICES, gateway.key),
         admin_secret_name=secret_name(admin_key) if admin_key is not None and gateway.spec.auth.admin_key else None,
+        counts_together=bool(redis_url),
         web_ui=observe_web_ui(context, gateway, web_ui, web_ui_problem),
         usage=observe_usage(context, gateway, usage_problem),
         problem=problem,
@@ -110,6 +118,17 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
     )
     await report(context, own, status)
     return retry_after(problem or web_ui_problem or usage_problem, at_most=RESYNC_SECONDS)
+
+
+async def _read_redis_url(context: Context, gateway: ApiGateway) -> str:
+    """Where replicas count together; empty where they do not, or the Secret has no address. Not watched: at the next resync."""
+    reference = gateway.spec.limits.redis_secret_ref
+    if reference is None:
+        return ""
+    secret = await context.client.get(SECRETS, gateway.metadata.namespace, reference.name)
+    with contextlib.suppress(KeyError, ValueError):
+        return base64.b64decode(((secret or {}).get("data") or {})[URL_FIELD]).decode().strip()
+    return ""
 
 
 def _engine_type(cache: Cache, deployment: ModelDeployment) -> str:

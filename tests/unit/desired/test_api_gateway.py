@@ -286,3 +286,28 @@ def test_a_model_that_scales_itself_holds_requests_and_one_with_a_cold_start_of_
         None,
     ]
     assert [model["sleeping"] for model in routes["models"]] == [True, True, False, False]
+
+
+def test_replicas_are_told_where_they_count_together_and_a_missing_address_is_told(resolved, make_gateway) -> None:
+    told = content(build_secrets(replace(resolved(), redis_url="redis://r:6379/0"))[-1])
+    assert told["redisUrl"] == "redis://r:6379/0"
+    assert content(build_secrets(resolved())[-1])["redisUrl"] is None
+    gateway = make_gateway(limits={"redisSecretRef": {"name": "shared"}})
+    gateway_config.check_redis(gateway, "rediss://r:6379/0")
+    gateway_config.check_redis(make_gateway(), "")
+    for url in ("", "http://r/"):
+        with pytest.raises(Stalled, match="shared") as refused:
+            gateway_config.check_redis(gateway, url)
+        assert refused.value.reason == "RedisAddressMissing"
+
+
+def test_limits_of_users_and_models_are_told(resolved) -> None:
+    limits = {
+        "perUser": {"tokensPerMinute": 9},
+        "models": [{"models": ["q*"], "concurrentRequests": 2}],
+        "maxTokensPerRequest": 5,
+    }
+    told = content(build_secrets(resolved(limits=limits))[-1])
+    assert told["perUser"] == {"tokensPerMinute": 9}
+    assert told["modelLimits"] == [{"models": ["q*"], "concurrentRequests": 2}]
+    assert told["maxTokensPerRequest"] == 5
