@@ -104,3 +104,17 @@ def test_a_key_that_speaks_for_nobody_is_itself_whatever_the_headers_say(world: 
 def test_the_header_that_the_policy_reads_cannot_be_sent(world: World, service: str) -> None:
     answer = ask(world, None, f"sk-{service}", **{"x-gw-user-token": "nonsense", "x_openwebui_user_jwt": "nonsense"})
     assert answer.status == 200
+
+
+def test_a_key_that_only_speaks_for_users_is_refused_without_one(world: World, service: str) -> None:
+    tokens = {"issuer": "open-webui", "secret": SECRET, "required": True}
+    world.apply(
+        first_config()
+        .key(service, f"sk-{service}", userTokens=tokens)
+        .key("half", "sk-half", userTokens={**tokens, "secret": ""})
+    )
+    assert ask(world, signed(), f"sk-{service}").status == 200
+    answer = ask(world, None, f"sk-{service}", **PLAIN)
+    assert (answer.status, answer.error["code"]) == (401, "invalid_user_token")
+    assert world.pod.request("GET", "/v1/models", key=f"sk-{service}").status == 401
+    assert ask(world, signed(), "sk-half").status == 401

@@ -41,12 +41,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     pod = GatewayPod(tmp_path_factory.mktemp("gw"), kubernetes)
     world = World(kubernetes, [engine], pod)
     kubernetes.put_endpoints(NAMESPACE, "qwen", [engine.port])
-    tokens = {"issuer": "open-webui", "secret": USER_SECRET}
+    tokens = {"issuer": "open-webui", "secret": USER_SECRET, "required": True}
     config = Config().model("qwen").model("resting", stopped=True).key("alice", "sk-alice")
     config.key("gateway-webui", SERVICE_KEY, userTokens=tokens).apply(kubernetes)
     try:
         pod.start()
-        until(lambda: pod.request("GET", "/v1/models", key=SERVICE_KEY).status == 200, "the web chat's key", 20)
+        until(lambda: pod.request("GET", "/v1/models").status == 200, "the keys", 20)
         yield world
     finally:
         pod.stop()

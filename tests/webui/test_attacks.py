@@ -211,13 +211,14 @@ def test_what_a_person_writes_to_the_gateway_in_headers_goes_no_further(ui: Open
 @pytest.mark.parametrize(
     "token",
     [
+        lambda: "",
         lambda: user_token("another secret of 32 bytes or more"),
         lambda: user_token(SECRETS["gateway-webui-secrets", "secretKey"]),
         lambda: user_token(exp=time.time() - 100),
         lambda: user_token(iss="somebody"),
         lambda: "eyJhbGciOiJub25lIn0." + user_token().split(".")[1] + ".",
     ],
-    ids=["secret", "the sessions' secret", "expired", "issuer", "none"],
+    ids=["no token", "secret", "the sessions' secret", "expired", "issuer", "none"],
 )
 def test_the_gateway_believes_open_webui_only(world: World, token: Any) -> None:
     before = world.seen

@@ -106,7 +106,9 @@ def sign_on(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         until(lambda: is_up(provider), "the identity provider", within=20)
         gateway = ApiGateway.model_validate({"metadata": {"name": "gateway"}, "spec": spec})
         config = Config().model("qwen").key("alice", "sk-alice")
-        config.key("gateway-webui", SERVICE_KEY, userTokens={"issuer": "open-webui", "secret": USER_SECRET})
+        config.key(
+            "gateway-webui", SERVICE_KEY, userTokens={"issuer": "open-webui", "secret": USER_SECRET, "required": True}
+        )
         config.more = {
             "jwt": build_issuers(gateway, {}),
             "roles": [{"name": name, "models": ["*"]} for name in ("admin", "user")],

@@ -30,6 +30,8 @@ class UserTokens(ApiModel):
     """Secret whose key `secret` (32 bytes or more) signs the tokens with HS256: of Open WebUI FORWARD_USER_INFO_HEADER_JWT_SECRET."""
     issuer: Annotated[str, Field(min_length=1, max_length=512)] = "open-webui"
     """What their claim iss must be."""
+    required: bool = False
+    """Refuses calls without one, so that the key alone is of no use to whoever finds it."""
 
 
 class ApiKeySpec(ApiModel):

@@ -46,11 +46,17 @@ def check_issuers(gateway: ApiGateway, secrets: Mapping[str, str]) -> None:
 
 
 def build_user_tokens(key: ApiKey, secrets: Mapping[str, str]) -> Object | None:
-    """What a gateway believes of the users that a key speaks for; nothing while its Secret is of no use, and its calls are the key's own."""
+    """What a gateway believes of the users that a key speaks for; nothing while its Secret is of no use, and its calls are the key's own.
+
+    Where they are required, the gateway gets half an entry then, and leaves the key out.
+    """
     tokens = key.spec.user_tokens
-    if tokens is None or not is_usable(secrets.get(tokens.secret_ref.name, "")):
+    if tokens is None:
         return None
-    return {"issuer": tokens.issuer, "secret": secrets[tokens.secret_ref.name]}
+    secret = secrets.get(tokens.secret_ref.name, "")
+    if not is_usable(secret) and not tokens.required:
+        return None
+    return {"issuer": tokens.issuer, "secret": secret if is_usable(secret) else "", "required": tokens.required}
 
 
 def is_usable(secret: str) -> bool:
@@ -65,7 +71,7 @@ def check_user_tokens(key: ApiKey, secret: str) -> None:
         raise Stalled(
             "TokenSecretMissing",
             f"ApiKey {key.metadata.name} cannot speak for users, since Secret {tokens.secret_ref.name} has no {JWT_SECRET_FIELD} of "
-            f"{SHORTEST_SECRET} bytes or more; its calls count as its own. kubectl create secret generic {tokens.secret_ref.name} "
+            f"{SHORTEST_SECRET} bytes or more; its calls {'are refused' if tokens.required else 'count as its own'}. kubectl create secret generic {tokens.secret_ref.name} "
             f"--from-literal={JWT_SECRET_FIELD}=…",
         )
 

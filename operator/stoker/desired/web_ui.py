@@ -113,7 +113,7 @@ def _key(gateway: ApiGateway) -> Object:
         "gatewayRef": {"name": name},
         "owner": f"web UI of gateway {name}",
         "models": ["*"],
-        "userTokens": {"secretRef": {"name": web_ui_secrets_name(name)}, "issuer": "open-webui"},
+        "userTokens": {"secretRef": {"name": web_ui_secrets_name(name)}, "issuer": "open-webui", "required": True},
     }
     return child(gateway, COMPONENT, API_VERSION, "ApiKey", web_ui_name(name), spec=spec)
 

@@ -157,9 +157,11 @@ def decide_path(table: Table, request: Request, path: str, endpoint: Endpoint | 
 def find_caller(table: Table, request: Request, now: float) -> Key | ApiProblem:
     """The key, as that of its user where it speaks for one."""
     key = find_key(table, request.authorization, now)
-    if not isinstance(key, ApiProblem) and request.user_token and key.user_tokens is not None:
+    if isinstance(key, ApiProblem) or key.user_tokens is None:
+        return key
+    if request.user_token:
         return find_user(table, key, key.user_tokens, request.user_token, now)
-    return key
+    return errors.wrong_user_token("there is none") if key.user_tokens.required else key
 
 
 def find_key(table: Table, authorization: str, now: float) -> Key | ApiProblem:

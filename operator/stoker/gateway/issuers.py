@@ -46,13 +46,15 @@ class UserTokens:
     issuer: str
     """What `iss` must be."""
     secret: str
+    required: bool = False
+    """Whether a call without one is refused."""
 
 
 def parse_user_tokens(entry: Any) -> UserTokens | None:
     """None where the key speaks for nobody else; ValueError or the like for half an entry, which would make the key's users one."""
     if entry is None:
         return None
-    found = UserTokens(_text(entry["issuer"]), _text(entry["secret"]))
+    found = UserTokens(_text(entry["issuer"]), _text(entry["secret"]), required=entry.get("required") is True)
     if len(found.secret.encode()) < SHORTEST_SECRET:
         raise ValueError(f"the secret of userTokens is shorter than {SHORTEST_SECRET} bytes")
     return found

@@ -51,7 +51,7 @@ def test_roles_of_the_gateway_and_built_in_ones_may_be_named(make_gateway) -> No
 def test_a_gateway_is_told_what_makes_a_keys_user_tokens(make_key) -> None:
     key = make_key(userTokens={"secretRef": {"name": "webui"}})
     told = build_user_tokens(key, {"webui": SECRET})
-    assert told == {"issuer": "open-webui", "secret": SECRET}
+    assert told == {"issuer": "open-webui", "secret": SECRET, "required": False}
     assert parse_user_tokens(told) is not None, "the gateway reads what it is told"
     check_user_tokens(key, SECRET)
     assert build_user_tokens(make_key(), {"webui": SECRET}) is None
@@ -82,3 +82,11 @@ def test_an_issuer_whose_users_have_no_role_anywhere_is_named(make_gateway) -> N
         check_issuers(make_gateway(auth={"jwt": [alone]}), {})
     assert stalled.value.reason == "NobodyHasARole"
     check_issuers(make_gateway(auth={"jwt": [alone]}, roles=[{"name": "own", "subjects": {"groups": ["staff"]}}]), {})
+
+
+def test_a_key_that_only_speaks_for_users_is_left_out_while_its_secret_is_of_no_use(make_key) -> None:
+    key = make_key(userTokens={"secretRef": {"name": "webui"}, "required": True})
+    told = build_user_tokens(key, {})
+    assert told == {"issuer": "open-webui", "secret": "", "required": True}
+    with pytest.raises(ValueError, match="is not a text"):
+        parse_user_tokens(told)

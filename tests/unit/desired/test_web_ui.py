@@ -141,7 +141,8 @@ def test_its_key_speaks_for_users_with_the_secret_that_it_signs_with(render) -> 
     key = render()["ApiKey"]
     assert key["metadata"]["name"] == "gateway-webui"
     assert key["spec"]["gatewayRef"] == {"name": "gateway"}
-    assert key["spec"]["userTokens"] == {"secretRef": {"name": "gateway-webui-secrets"}, "issuer": "open-webui"}
+    tokens = {"secretRef": {"name": "gateway-webui-secrets"}, "issuer": "open-webui", "required": True}
+    assert key["spec"]["userTokens"] == tokens
 
 
 def test_it_reaches_names_and_its_gateway_and_what_the_user_adds(render) -> None:
