@@ -31,6 +31,16 @@ def test_neither_the_key_nor_our_own_headers_reach_the_engine(world: World) -> N
     assert "sk-alice" not in str(seen)
 
 
+def test_an_engine_that_asks_for_a_key_gets_its_own_and_no_other_engine_does(world: World) -> None:
+    world.apply(first_config().model("guarded", deployment="qwen", engineKey="engine-key-0123456789"))
+    headers = {"x-gw-engine-key": "Bearer forged-0123456789"}
+    for name, expected in (("guarded", "Bearer engine-key-0123456789"), ("qwen", None)):
+        assert world.pod.request("POST", "/v1/chat/completions", {"model": name}, headers=headers).status == 200
+        seen = world.engines[0].seen[-1].headers
+        assert seen.get("authorization") == expected
+        assert not [header for header in seen if header.startswith("x-gw-")]
+
+
 @pytest.mark.parametrize(
     ("target", "model", "key"),
     [

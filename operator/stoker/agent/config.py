@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 CONFIG_VARIABLE = "STOKER_AGENT"
+KEY_VARIABLE = "STOKER_AGENT_ENGINE_KEY"
+"""Kept apart, because it comes from a Secret."""
 
 
 class ConfigError(Exception):
@@ -21,6 +23,8 @@ class AgentConfig:
     model: str
     engine_port: int
     engine: str = ""
+    engine_key: str = ""
+    """What the engine asks for."""
     health_path: str = "/health"
     """Answers 200 when the model is loaded; where that says too little, the next four say what its JSON body must hold."""
     ready_items: str = ""
@@ -96,7 +100,10 @@ def parse_config(environment: Mapping[str, str]) -> AgentConfig:
     for key in ("model", "enginePort"):
         if FIELDS[key][0] not in values:
             raise ConfigError(f"{CONFIG_VARIABLE}: {key} is missing")
-    config = AgentConfig(**values)
+    key = environment.get(KEY_VARIABLE, "").strip()
+    if not all("!" <= character <= "~" for character in key):
+        raise ConfigError(f"{KEY_VARIABLE} holds what no header may carry")
+    config = AgentConfig(**values, engine_key=key)
     if config.ready_key and not (config.ready_equals or config.ready_differs):
         config = replace(config, ready_differs=("",))
     for path in (config.health_path, config.metrics_path):

@@ -107,7 +107,8 @@ class EngineClient:
             except ConnectionRefusedError as error:
                 raise NotListeningError from error
             try:
-                request = f"GET {path} HTTP/1.0\r\nHost: {self._config.engine_host}:{self._config.engine_port}\r\nAccept: text/plain, */*\r\nConnection: close\r\n\r\n"
+                key = f"Authorization: Bearer {self._config.engine_key}\r\n" if self._config.engine_key else ""
+                request = f"GET {path} HTTP/1.0\r\nHost: {self._config.engine_host}:{self._config.engine_port}\r\nAccept: text/plain, */*\r\n{key}Connection: close\r\n\r\n"
                 writer.write(request.encode())
                 return await _read_answer(reader)
             finally:

@@ -154,6 +154,19 @@ class InferenceEngineSpec(ApiModel):
             "self.type != 'TabbyAPI' || self.accelerator.vendor == 'NVIDIA'",
             "type TabbyAPI computes on NVIDIA GPUs only: set accelerator.vendor to NVIDIA, or take another type",
         ),
+        Cel(
+            "self.engineAuth == 'None' || !(self.type in ['Ollama', 'LMStudio'])",
+            "engineAuth: Ollama and LMStudio cannot ask for a key: remove it, or take another type",
+        ),
+        Cel(
+            "self.type != 'Ollama' || !has(self.args) || size(self.args) == 0",
+            "type Ollama takes no arguments: remove args; what no field covers can be set by env",
+        ),
+        Cel(
+            "self.type == 'Custom' || !has(self.args) || "
+            "!self.args.exists(argument, argument.matches('^--(host|port|api-key)(=.*)?$'))",
+            "args must not set --host, --port or --api-key: engines listen where the gateway looks for them, and keys are ApiKeys",
+        ),
     )
 
     type: EngineType
@@ -168,6 +181,8 @@ class InferenceEngineSpec(ApiModel):
     """Secrets for the registry, in this namespace."""
     accelerator: Accelerator = Accelerator()
     """The devices this engine computes on."""
+    engine_auth: Literal["None", "GeneratedKey"] = "None"
+    """GeneratedKey: every model gets a key of its own that only its gateways and its agent know, so that nobody else in the cluster is answered where NetworkPolicies are not enforced. Engines without keys refuse it."""
     args: Arguments = []
     """Arguments for every model on this engine, after the generated ones. Flags that Stoker manages (host, port, model, alias, metrics, keys) are refused by name."""
     env: KubernetesList | None = None

@@ -307,6 +307,8 @@ class ModelDeploymentStatus(StatusModel):
     """Progress of the download, while one runs."""
     autoscaling: AutoscalingStatus | None = None
     """What the autoscaler made of the load, with spec.autoscaling."""
+    engine_key: bool = False
+    """Whether its engine asks for a key, as engineAuth of the InferenceEngine says."""
     endpoint: str | None = None
     """Address of the engine inside the cluster, for tests by hand; clients use a gateway."""
     gateways: Annotated[list[str], Field(max_length=64)] = []

@@ -61,6 +61,8 @@ URL_FIELD = "url"
 """Key in the Secret of a database or of Redis."""
 USAGE_TOKEN_FIELD = "token"
 """Key in the Secret <gateway>-usage: the bearer token between a gateway's parts."""
+ENGINE_KEY_FIELD = "key"
+"""Key in the Secret of an engine that asks for one."""
 SOURCE_TOKEN_FIELD = "token"
 """Key in the Secret of a model source."""
 
@@ -84,6 +86,11 @@ def cache_claim_name(engine: str) -> str:
 def config_map_name(deployment: str) -> str:
     """ConfigMap with the configuration files of a ModelDeployment's engine."""
     return f"{deployment}-config"
+
+
+def engine_key_secret_name(deployment: str) -> str:
+    """Secret with the key that the engine of a ModelDeployment asks for."""
+    return f"{deployment}-engine-key"
 
 
 def routes_secret_name(gateway: str) -> str:

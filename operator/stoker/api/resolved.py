@@ -132,6 +132,8 @@ class PublishedModel:
     stopped: bool
     engine_type: str = ""
     """Type of the InferenceEngine that serves it; empty where there is none."""
+    engine_key: str = ""
+    """What its engine asks for; empty where it asks for nothing."""
 
 
 @dataclass(frozen=True)

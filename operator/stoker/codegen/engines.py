@@ -115,7 +115,11 @@ def build_page() -> str:
         "## Where they run\n\nA name is the default image; `image` means that the engine can, but its makers publish none.\n",
         _images(engines),
         "## Which fields they know\n",
-        _matrix(engines, {f"`{name}`": _field_cell(name) for name in FIELDS}),
+        _matrix(
+            engines,
+            {f"`{name}`": _field_cell(name) for name in FIELDS}
+            | {"`engineAuth` of the InferenceEngine": lambda engine: "•" if engine.key_place else ""},
+        ),
         "Why not:\n",
         _refusals(engines),
         "## How they are asked and stopped\n\n" + PORTS,

@@ -16,6 +16,7 @@ from stoker.api.names import (
     short_digest,
 )
 from stoker.api.resolved import OperatorSettings, ResolvedModelDeployment
+from stoker.desired.engine_key import agent_env, engine_arguments, engine_env, engine_mounts, engine_volumes
 from stoker.desired.engine_request import (
     ADAPTERS_DIRECTORY,
     DRAFT_DIRECTORY,
@@ -146,7 +147,7 @@ def _agent_container(resolved: ResolvedModelDeployment, settings: OperatorSettin
         "imagePullPolicy": settings.stoker_image_pull_policy,
         "args": ["agent"],
         "restartPolicy": "Always",
-        "env": [{"name": "STOKER_AGENT", "value": compact_json(row)}],
+        "env": [{"name": "STOKER_AGENT", "value": compact_json(row)}, *agent_env(resolved)],
         "ports": [{"name": "agent", "containerPort": AGENT_PORT, "protocol": "TCP"}],
         "livenessProbe": http_probe("/healthz", "agent", period=10, timeout=5, failures=6),
         "resources": _AGENT_RESOURCES,
@@ -188,7 +189,8 @@ def _engine_container(resolved: ResolvedModelDeployment, launch: Launch) -> Obje
 def _words(resolved: ResolvedModelDeployment, launch: Launch) -> list[str]:
     """The command line, safe from Kubernetes' replacements; whoever writes a custom command may want them."""
     wanted = len(resolved.engine.spec.custom.command) if resolved.engine.spec.custom else 0
-    return [word if number < wanted else _literal(word) for number, word in enumerate(launch.command)]
+    words = [word if number < wanted else _literal(word) for number, word in enumerate(launch.command)]
+    return words + engine_arguments(resolved, engine_row(resolved))
 
 
 def _ready_probe(resolved: ResolvedModelDeployment, *, period: int, timeout: int, failures: int) -> Object:
@@ -218,6 +220,7 @@ def _engine_mounts(resolved: ResolvedModelDeployment, launch: Launch) -> list[Ob
             mounts.append(mount("chat-template", TEMPLATE_DIRECTORY, readOnly=True))
         else:
             mounts.append(mount("chat-template", path, readOnly=True, subPath=TEMPLATE_FILE))
+    mounts += engine_mounts(resolved, engine_row(resolved))
     mounts += [mount("config", path, readOnly=True, subPath=config_key(path)) for path in launch.files]
     mounts += [mount(_volume_name(path), path) for path in launch.writable]
     mounts += [
@@ -252,6 +255,7 @@ def _volumes(resolved: ResolvedModelDeployment, launch: Launch) -> list[Object]:
         reference = template.config_map_ref
         items = [{"key": reference.key, "path": TEMPLATE_FILE}]
         volumes.append({"name": "chat-template", "configMap": {"name": reference.name, "items": items}})
+    volumes += engine_volumes(resolved, engine_row(resolved))
     if launch.files:
         volumes.append({"name": "config", "configMap": {"name": config_map_name(resolved.deployment.metadata.name)}})
     volumes += [{"name": _volume_name(path), "emptyDir": {}} for path in launch.writable]
@@ -312,6 +316,7 @@ def _env(resolved: ResolvedModelDeployment, launch: Launch) -> list[Object]:
     if secret and resolved.source.fetched_by_engine:
         token = {"name": secret.name, "key": SOURCE_TOKEN_FIELD}
         variables.append({"name": HUB_TOKEN_VARIABLE, "valueFrom": {"secretKeyRef": token}})
+    variables += engine_env(resolved, engine_row(resolved))
     variables += resolved.engine.spec.env or []
     variables += resolved.deployment.spec.env or []
     # A later variable of the same name wins, at the place of the first: references to it keep working.

@@ -54,6 +54,7 @@ def engine_request(resolved: ResolvedModelDeployment) -> EngineRequest:
         reasoning_parser=deployment.spec.reasoning_parser,
         adapters=_adapter_paths(resolved),
         speculation=_speculation(resolved),
+        engine_key=engine.spec.engine_auth == "GeneratedKey",
         own_image=engine.spec.image is not None,
         custom_command=tuple(engine.spec.custom.command) if engine.spec.custom else (),
         engine_name=engine.metadata.name,

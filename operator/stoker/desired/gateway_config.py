@@ -139,6 +139,7 @@ def _model(model: PublishedModel) -> Object:
         "slots": deployment.spec.max_concurrent_requests,
         "hold": _hold(deployment),
         "createdAt": _unix(deployment.metadata.creation_timestamp) or 0,
+        **({"engineKey": model.engine_key} if model.engine_key else {}),
     }
 
 

@@ -96,6 +96,8 @@ class EngineRequest:
     reasoning_parser: str | None = None
     adapters: tuple[AdapterPath, ...] = ()
     speculation: Speculation | None = None
+    engine_key: bool = False
+    """It shall ask for a generated key."""
     own_image: bool = False
     """The InferenceEngine names an image, which may be able to do more, or less, than the pinned one."""
     custom_command: tuple[str, ...] = ()
@@ -237,6 +239,20 @@ class Launch:
     """Directories beside /tmp that it writes to; what is there is gone with the pod."""
 
 
+KEY_VARIABLE = "STOKER_ENGINE_KEY"
+"""Holds the generated key in the engine's container, where it is not a variable of the engine's own."""
+
+
+@dataclass(frozen=True)
+class KeyPlace:
+    """Where an engine looks for the key that it asks for; one of the three."""
+
+    variable: str = ""
+    flag: str = ""
+    file: str = ""
+    """Path of a file with ``api_key: KEY``."""
+
+
 @dataclass(frozen=True)
 class Engine:
     """One inference server: the only thing a new engine has to provide."""
@@ -279,6 +295,8 @@ class Engine:
     needs_context_length: str = ""
     """Why contextLength must be given; empty: it need not."""
     takes_args: bool = True
+    key_place: KeyPlace | None = None
+    """None: it cannot ask for a key."""
     device_optional: bool = False
     """Its images for devices compute on the CPU, too, when a replica is given no device."""
     check: Callable[[EngineRequest], None] | None = None

@@ -63,9 +63,19 @@ def check_request(engine: Engine, request: EngineRequest) -> None:
             "Set it; or say how much memory there is (accelerator.memory, or resources.limits.memory on the CPU), and the largest "
             "that fits is taken for models that Stoker can look at",
         )
+    _check_key(engine, request)
     if engine.check:
         engine.check(request)
     _check_users_flags(engine, request)
+
+
+def _check_key(engine: Engine, request: EngineRequest) -> None:
+    if request.engine_key and engine.key_place is None:
+        raise Stalled(
+            "UnsupportedField",
+            f"{engine.title} cannot ask for a key, as spec.engineAuth of InferenceEngine {request.engine_name} wants: remove it and "
+            f"rely on NetworkPolicies, or use {_able(request, lambda other: other.key_place is not None)}",
+        )
 
 
 def _check_task(engine: Engine, request: EngineRequest) -> None:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from stoker.api.inference_engine import CustomEngine
-from stoker.engines.base import Engine, EngineRequest, Launch, ManagedFlags, Metrics, Readiness, hub_env, on_any_device
+from stoker.engines.base import (
+    KEY_VARIABLE,
+    Engine,
+    EngineRequest,
+    KeyPlace,
+    Launch,
+    ManagedFlags,
+    Metrics,
+    Readiness,
+    hub_env,
+    on_any_device,
+)
 
 
 def adapted(custom: CustomEngine) -> Engine:
@@ -76,6 +87,7 @@ CUSTOM = Engine(
         "speculativeDecoding": f"Stoker does not know its flag: {_ARGS}",
         "adapters": f"Stoker does not know its flag: {_ARGS}",
     },
+    key_place=KeyPlace(variable=KEY_VARIABLE),
     ready=Readiness("/health"),
     device_optional=True,
     stop="as you made it",

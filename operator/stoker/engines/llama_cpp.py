@@ -14,6 +14,7 @@ from stoker.engines.base import (
     Engine,
     EngineRequest,
     Image,
+    KeyPlace,
     Launch,
     ManagedFlags,
     Metrics,
@@ -273,6 +274,7 @@ LLAMA_CPP = Engine(
     check=_check,
     kv_cache_types=KV_CACHE_TYPES,
     reasoning_parsers=frozenset({"none", "deepseek", "deepseek-legacy"}),
+    key_place=KeyPlace(variable="LLAMA_API_KEY"),
     ready=Readiness("/health"),
     live_path="/health",
     metrics=Metrics(

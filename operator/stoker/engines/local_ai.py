@@ -18,6 +18,7 @@ from stoker.engines.base import (
     EngineRequest,
     FieldName,
     Image,
+    KeyPlace,
     Launch,
     ManagedFlags,
     Metrics,
@@ -288,6 +289,7 @@ LOCAL_AI = Engine(
     dtypes=_DTYPES,
     quantizations=_QUANTIZATIONS,
     kv_cache_types=_VLLM_CACHE_TYPES,
+    key_place=KeyPlace(variable="LOCALAI_API_KEY"),
     ready=Readiness("/readyz"),
     live_path="/healthz",
     # Its counters are per user and request path: neither running nor waiting requests can be read from them.

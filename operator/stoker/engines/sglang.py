@@ -13,6 +13,7 @@ from stoker.engines.base import (
     Engine,
     EngineRequest,
     Image,
+    KeyPlace,
     Launch,
     ManagedFlags,
     Metrics,
@@ -242,6 +243,7 @@ SGLANG = Engine(
         "minimax-append-think minimax-m3 mistral muse nanbeige nemotron_3 poolside_v1 qwen3 qwen3-thinking response_template ",
         "step3 step3p5",
     ),
+    key_place=KeyPlace(flag="--api-key"),
     ready=Readiness("/ready"),
     live_path="/health",
     metrics=Metrics(

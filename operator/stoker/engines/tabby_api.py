@@ -15,6 +15,7 @@ from stoker.engines.base import (
     Engine,
     EngineRequest,
     Image,
+    KeyPlace,
     Launch,
     ManagedFlags,
     Readiness,
@@ -63,7 +64,7 @@ def _build(request: EngineRequest) -> Launch:
         )
     config: dict[str, dict[str, Any]] = {
         # Who may call is decided by the gateway. A busy port would make it listen on the next one, but nobody else is here.
-        "network": {"host": "0.0.0.0", "port": 8080, "disable_auth": True, "api_servers": ["OAI"]},  # noqa: S104
+        "network": {"host": "0.0.0.0", "port": 8080, "disable_auth": not request.engine_key, "api_servers": ["OAI"]},  # noqa: S104
         "logging": {"log_prompt": False, "log_generation_params": False, "log_requests": False},
         "model": model,
         **({"draft_model": draft} if draft else {}),
@@ -183,6 +184,7 @@ TABBY_API = Engine(
         {"qwen3_coder", "qwen3_5", "glm4_5", "minimax_m2", "mistral", "mistral_old", "gemma4", "deepseek_v4", "hy3"}
     ),
     needs_context_length="without it, its cache holds 4,096 tokens for all requests together",
+    key_place=KeyPlace(file="/app/api_tokens.yml"),
     ready=Readiness("/v1/model", key="id"),
     live_path="/.well-known/serviceinfo",
     chat_template_path=f"/app/templates/{_TEMPLATE_NAME}.jinja",

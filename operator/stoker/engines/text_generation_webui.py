@@ -15,6 +15,7 @@ from stoker.engines.base import (
     HUB_DIRECTORY,
     Engine,
     EngineRequest,
+    KeyPlace,
     Launch,
     ManagedFlags,
     Readiness,
@@ -190,6 +191,7 @@ TEXT_GENERATION_WEBUI = Engine(
     check=_check,
     quantizations=_QUANTIZATIONS,
     kv_cache_types=_KV_CACHE_TYPES,
+    key_place=KeyPlace(flag="--api-key"),
     ready=Readiness("/v1/internal/model/info", key="model_name", differs=("None", "")),
     device_optional=True,
     # It writes settings and caches beside its code, in a place that depends on the image.

@@ -19,7 +19,7 @@ from urllib.parse import quote
 from stoker.gateway.bounds import NO_BOUNDS, Bounds, Scope, first_given, parse_bounds, positive
 from stoker.gateway.endpoints import ENDPOINTS, PATHS_BY_TASK
 from stoker.gateway.issuers import Issuer, UserTokens, parse_issuer, parse_user_tokens
-from stoker.gateway.routing import ROUTE_PREFIX, Route
+from stoker.gateway.routing import ROUTE_PREFIX, Known, Route
 from stoker.gateway.routing import parse_routes_of as parse_named_routes
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.:\[\]-]{1,253}")
 # Never the API's: what matches these is asked without a key.
 SITE_PATH = re.compile(r"/(?!v1|api|tokenize|detokenize)[a-z0-9-]*")
 SITE_PREFIX = re.compile(r"/(?!v1/|api/)[a-z0-9-]+/")
+ENGINE_KEY = re.compile(r"[A-Za-z0-9_-]{16,128}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 HEADER_SAFE = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 """Besides letters and digits: what needs no %XX in a header."""
@@ -89,6 +90,8 @@ class Model:
     """It has no replicas until somebody asks for it."""
     route: Route | None = None
     """Of a name that stands for several deployments."""
+    engine_key: str = ""
+    """What its engine asks for; empty where it asks for nothing."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -291,12 +294,13 @@ def parse_routes(text: bytes | str) -> Routes:
 def _parse_named_routes(entries: list[Any], models: tuple[Model, ...]) -> tuple[Route, ...]:
     by_name = {name: model for model in reversed(models) for name in model.names if not model.stopped}
 
-    def known(name: str) -> tuple[str, frozenset[str]] | None:
+    def known(name: str) -> Known | None:
         model = by_name.get(name)
+        if model is None:
+            return None
         # A form's model cannot be changed on the way.
-        return (
-            (model.cluster, frozenset(path for path in model.paths if not ENDPOINTS[path].multipart)) if model else None
-        )
+        paths = frozenset(path for path in model.paths if not ENDPOINTS[path].multipart)
+        return Known(model.cluster, paths, model.engine_key)
 
     found: list[Route] = []
     for entry in entries:
@@ -432,6 +436,9 @@ def _parse_model(entry: Any) -> Model | None:
         _check(MODEL_NAME, name)
         for part in (namespace, deployment, service):
             _check(OBJECT_NAME, part)
+        engine_key = entry.get("engineKey", "")
+        if engine_key:
+            _check(ENGINE_KEY, engine_key)
         return Model(
             name=name,
             aliases=aliases,
@@ -446,6 +453,7 @@ def _parse_model(entry: Any) -> Model | None:
             slots=positive(entry, "slots", 0),
             hold=_parse_hold(entry.get("hold")),
             sleeping=bool(entry.get("sleeping", False)),
+            engine_key=engine_key,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         logger.warning("%s: a model entry is left out: %s: %s", ROUTES_FIELD, type(error).__name__, error)

@@ -64,6 +64,8 @@ class Decision:
     """The caller's, of what goes to an engine. Towards the relay only where it has to know: the role of a token's user."""
     user: str = ""
     """For whom the call is, where the key or a token says so."""
+    engine_key: str = ""
+    """What the engine asks for."""
     problem: ApiProblem | None = None
     scopes: tuple[Scope, ...] = ()
     """What the request counts in."""
@@ -263,6 +265,7 @@ def allow(table: Table, key: Key, model: Model, name: str, route: Route | None =
         user=key.user,
         caller=key.caller or key.name,
         role=key.role,
+        engine_key=model.engine_key,
         scopes=tuple(scope for scope in scopes if scope.bounds.counted),
         max_tokens=min((scope.bounds.max_tokens for scope in scopes if scope.bounds.max_tokens), default=0),
         route=route,

@@ -49,6 +49,12 @@ UPSTREAM_IDLE = "3s"
 EARLY_TIMEOUT = "5s"
 USER_TOKEN_HEADER = "x-gw-user-token"
 """Under this name the policy sees X-OpenWebUI-User-Jwt; that and everything else that begins like it goes no further."""
+ENGINE_KEY_HEADER = "x-gw-engine-key"
+"""From the policy, for engines that ask for a key; towards the engine it is called Authorization."""
+ENGINE_AUTHORIZATION = {
+    "header": {"key": "authorization", "value": f"%REQ({ENGINE_KEY_HEADER})%"},
+    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+}
 ASKED_WITH = (
     "authorization",
     "x-api-key",
@@ -298,6 +304,8 @@ def build_routes(settings: Settings, table: Routes, ready: Container[str] = ()) 
         "name": "all",
         "domains": ["*"],
         "routes": routes,
+        # After the route, which still needs it.
+        "request_headers_to_remove": [ENGINE_KEY_HEADER],
         "typed_per_filter_config": {
             POLICY_FILTER: _per_route(check_settings={"with_request_body": {"max_request_bytes": max_request_bytes}})
         },
@@ -326,7 +334,9 @@ def _to_engine(source: str, route: Document, headers: list[Document], *removed: 
     return {
         "match": {"prefix": "/", "headers": headers},
         "route": route,
+        # Of one route what is removed goes first, and a value that is empty is not added.
         "request_headers_to_remove": [*NOT_FOR_ENGINES, *removed],
+        "request_headers_to_add": [ENGINE_AUTHORIZATION],
         "typed_per_filter_config": {
             USAGE_FILTER: {"@type": EXTENSION + "filters.http.lua.v3.LuaPerRoute", "name": source}
         },

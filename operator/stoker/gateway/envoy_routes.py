@@ -31,13 +31,13 @@ function envoy_on_request(handle)
   if before and before.authority then
     headers:replace(":path", headers:get(":path"):sub(#before.prefix + 1))
     headers:replace(":authority", "engine")
-    headers:remove("authorization")
   end
+  if before and before.authorization then headers:remove("authorization") end
   if backend.authority then
     headers:replace(":path", backend.prefix .. headers:get(":path"))
     headers:replace(":authority", backend.authority)
-    if backend.authorization then headers:replace("authorization", backend.authorization) end
   end
+  if backend.authorization then headers:replace("authorization", backend.authorization) end
   local said = metadata:get("envoy.filters.http.ext_authz")
   local start, length = ((said and said["x-gw-model-at"]) or ""):match("^(%d+):(%d+)$")
   local body = handle:body()
@@ -137,6 +137,8 @@ def _source(backends: Iterable[Backend]) -> str:
     rows = []
     for backend in backends:
         fields = {"model": backend.model}
+        if backend.engine_key:
+            fields["authorization"] = f"Bearer {backend.engine_key}"
         if backend.external:
             fields |= {"authority": _authority(backend.external), "prefix": backend.external.prefix}
             if backend.external.key:

@@ -33,6 +33,15 @@ class External:
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """A deployment of ours, as far as routes ask."""
+
+    cluster: str
+    paths: frozenset[str]
+    engine_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Backend:
     """Where requests of a route may go."""
 
@@ -44,6 +53,8 @@ class Backend:
     external: External | None = None
     weight: int = 0
     """Share of the requests; 0 for one to fall back on."""
+    engine_key: str = ""
+    """What its engine asks for; empty where it asks for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +99,8 @@ class Route:
         return candidates[-1][0]
 
 
-def parse_routes_of(
-    entries: Iterable[Any], known: Callable[[str], tuple[str, frozenset[str]] | None]
-) -> tuple[Route, ...]:
-    """Routes of routes.json; `known` tells cluster and paths of a model. A backend that is not there is left out, and a route without any."""
+def parse_routes_of(entries: Iterable[Any], known: Callable[[str], Known | None]) -> tuple[Route, ...]:
+    """Routes of routes.json; `known` tells of a model. A backend that is not there is left out, and a route without any."""
     found = []
     for entry in entries:
         backends = [backend for given in entry["backends"] if (backend := _parse_backend(given, known)) is not None]
@@ -102,15 +111,13 @@ def parse_routes_of(
     return tuple(found)
 
 
-def _parse_backend(
-    entry: Mapping[str, Any], known: Callable[[str], tuple[str, frozenset[str]] | None]
-) -> Backend | None:
+def _parse_backend(entry: Mapping[str, Any], known: Callable[[str], Known | None]) -> Backend | None:
     name, weight = entry["model"], int(entry.get("weight") or 0)
     if "\r" in name or "\n" in name or '"' in name or "\\" in name or not name:
         raise ValueError(f"{name!r} is no name of a model")
     if (url := entry.get("url")) is None:
         model = known(name)
-        return Backend(name, model[0], model[1], None, weight) if model else None
+        return Backend(name, model.cluster, model.paths, None, weight, model.engine_key) if model else None
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or not parts.path.rstrip("/").endswith("/v1"):
         raise ValueError(f"{url!r} is not an address like https://HOST/v1")

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from stoker.gateway.config import HEADER_SAFE
 from stoker.gateway.decide import Decision, Request
 from stoker.gateway.endpoints import ANTHROPIC_PREFIX
-from stoker.gateway.envoy import USER_TOKEN_HEADER
+from stoker.gateway.envoy import ENGINE_KEY_HEADER, USER_TOKEN_HEADER
 from stoker.gateway.envoy_routes import MODEL_AT
 from stoker.gateway.openai_errors import ApiProblem
 
@@ -95,6 +95,8 @@ def render(decision: Decision) -> bytes:
             headers.append(("x-gw-problem", json.dumps(asdict(decision.says))))
         if decision.held:
             headers.append(("x-gw-held", decision.held))
+        if decision.engine_key:
+            headers.append((ENGINE_KEY_HEADER, f"Bearer {decision.engine_key}"))
         if decision.role:
             headers.append(("x-gw-role", decision.role))
         return STATUS_LINES[200] + lines_of(headers) + b"content-length: 0\r\n\r\n"

@@ -38,6 +38,7 @@ from stoker.desired.replicas import is_sleeping
 from stoker.desired.usage_pod import build_usage
 from stoker.errors import StokerError
 from stoker.reconcile.context import Context
+from stoker.reconcile.engine_key import read_engine_key
 from stoker.reconcile.report import report, retry_after
 from stoker.reconcile.token_secrets import read_token_secrets
 from stoker.reconcile.usage import observe_usage, try_usage
@@ -61,7 +62,7 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
     try:
         check_gateway(gateway, context.settings)
         published, _ = published_models(gateway, cache.models(), cache.namespace_labels)
-        models = tuple(replace(model, engine_type=_engine_type(cache, model.deployment)) for model in published)
+        models = tuple([await _with_engine(context, model) for model in published])
         account = await context.children.apply(gateway, build_account(gateway))
         jwt_secrets = await read_token_secrets(context, gateway.metadata.namespace, _token_secrets(gateway, keys))
         context.gateway_tokens[gateway.key] = token = await _read_or_make_token(context, gateway)
@@ -129,6 +130,12 @@ async def _read_redis_url(context: Context, gateway: ApiGateway) -> str:
     with contextlib.suppress(KeyError, ValueError):
         return base64.b64decode(((secret or {}).get("data") or {})[URL_FIELD]).decode().strip()
     return ""
+
+
+async def _with_engine(context: Context, model: PublishedModel) -> PublishedModel:
+    deployment = model.deployment
+    key = await read_engine_key(context, deployment) if deployment.status.engine_key else ""
+    return replace(model, engine_type=_engine_type(context.cache, deployment), engine_key=key)
 
 
 def _engine_type(cache: Cache, deployment: ModelDeployment) -> str:

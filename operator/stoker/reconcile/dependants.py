@@ -78,7 +78,7 @@ def _of_model(cache: Cache, before: object, after: object) -> Iterator[Appointme
 
 def _told(model: ModelDeployment) -> tuple[object, ...]:
     """What gateways are told of a model's status."""
-    return model.status.conditions, is_sleeping(model), expected_cold_start(model)
+    return model.status.conditions, is_sleeping(model), expected_cold_start(model), model.status.engine_key
 
 
 def _engines_of(models: list[ModelDeployment]) -> Iterator[Appointment]:

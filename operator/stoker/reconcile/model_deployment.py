@@ -24,6 +24,7 @@ from stoker.desired.model_deployment import (
 )
 from stoker.errors import StokerError
 from stoker.reconcile.context import Context
+from stoker.reconcile.engine_key import keep_engine_key
 from stoker.reconcile.publishing import find_publishers
 from stoker.reconcile.report import report, retry_after
 from stoker.status.model_deployment import compute_model_deployment_status
@@ -62,6 +63,7 @@ async def reconcile_model_deployment(context: Context, own: OwnObject, model: Mo
             serving=serving and all(pod.ready or not _described(pod) for pod in pods),
         )
         await _check_references(context, resolved)
+        await keep_engine_key(context, resolved)
         try:
             check_fit(resolved)
         except StokerError:

@@ -58,10 +58,17 @@ def compute_model_deployment_status(
         if download
         else None,
         autoscaling=scaling if deployment.spec.autoscaling else None,
+        engine_key=_asks_for_key(resolved, previous, verdict),
         endpoint=_endpoint(resolved) if resolved else previous.endpoint,
         gateways=published[:64],
         conditions=build_conditions(previous.conditions, verdict, generation=deployment.metadata.generation, now=now),
     )
+
+
+def _asks_for_key(resolved: ResolvedModelDeployment | None, previous: ModelDeploymentStatus, verdict: Verdict) -> bool:
+    """While pods are replaced the old ones still ask; the new ones do not mind a key."""
+    wanted = resolved is not None and resolved.engine.spec.engine_auth == "GeneratedKey"
+    return wanted or (previous.engine_key and (resolved is None or verdict.cause is not None))
 
 
 def _engine_name(deployment: ModelDeployment, resolved: ResolvedModelDeployment | None) -> str | None:

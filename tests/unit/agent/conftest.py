@@ -29,6 +29,7 @@ class FakeLlamaServer:
     def __init__(self) -> None:
         self.loaded = True
         self.hangs = False
+        self.key = ""
         self.metrics = True
         self.running = 0
         self.waiting = 0
@@ -57,6 +58,8 @@ class FakeLlamaServer:
                 await reader.read()
                 return
             status, body = self._answer(path)
+            if self.key and path != "/health" and f"Authorization: Bearer {self.key}\r\n".encode() not in head:
+                status, body = 401, "{}"
             writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
             await writer.drain()
         except (OSError, asyncio.IncompleteReadError):

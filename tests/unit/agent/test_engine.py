@@ -20,6 +20,16 @@ async def test_a_ready_engine_is_read_with_fake_llama_server(fake_llama_server: 
     assert not sample.idle
 
 
+async def test_an_engine_that_asks_for_a_key_gets_it_with_fake_llama_server(
+    fake_llama_server: Any, make_config: MakeConfig
+) -> None:
+    fake_llama_server.key = "engine-key"
+    locked = await EngineClient(make_config(fake_llama_server.port)).read_sample()
+    assert (locked.loaded, locked.running) == (True, None)
+    sample = await EngineClient(make_config(fake_llama_server.port, engine_key="engine-key")).read_sample()
+    assert sample.running is not None
+
+
 async def test_a_loading_engine_is_up_but_its_load_is_unknown_with_fake_llama_server(
     fake_llama_server: Any, make_config: MakeConfig
 ) -> None:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 
 import pytest
 
 from stoker.api.resolved import OperatorSettings
-from stoker.desired.engine_pod import build_pod_template
+from stoker.desired.engine_key import build_key_secret
+from stoker.desired.engine_pod import build_launch, build_pod_template
 from stoker.desired.engine_request import model_path
 from stoker.desired.model_deployment import referenced_objects
+from stoker.errors import Stalled
 
 RESTRICTED = {
     "allowPrivilegeEscalation": False,
@@ -417,3 +420,39 @@ def test_a_custom_command_may_name_variables_and_a_models_arguments_may_not(pod)
     assert (engine["command"], engine["args"]) == (["serve"], ["$(STOKER_MODEL_PATH)", "--x=$$(HOME)"])
     assert engine["ports"][0]["containerPort"] == 9000
     assert engine["readinessProbe"]["httpGet"] == {"path": "/up", "port": "http"}
+
+
+KEYED = {"engineAuth": "GeneratedKey"}
+SECRET = {"secretKeyRef": {"name": "smol-engine-key", "key": "key"}}
+
+
+def test_an_engine_with_a_key_reads_it_from_the_secret_and_so_does_its_agent(pod) -> None:
+    spec = pod({}, KEYED)
+    assert env(spec, "engine")["LLAMA_API_KEY"]["valueFrom"] == SECRET
+    assert env(spec, "agent")["STOKER_AGENT_ENGINE_KEY"]["valueFrom"] == SECRET
+    assert "smol-engine-key" not in str(pod())
+
+
+def test_an_engine_that_takes_a_key_by_flag_only_is_given_it_by_the_kubelet(pod) -> None:
+    sglang = {"type": "SGLang", "accelerator": {"vendor": "NVIDIA"}, **KEYED}
+    spec = pod({"source": {"uri": "hf://org/m"}, "args": ["--log-level", "info"]}, sglang)
+    assert container(spec, "engine")["args"][-2:] == ["--api-key", "$(STOKER_ENGINE_KEY)"]
+    assert env(spec, "engine")["STOKER_ENGINE_KEY"]["valueFrom"] == SECRET
+
+
+def test_an_engine_that_reads_a_file_of_keys_finds_it(make_model, make_engine, resolve, settings) -> None:
+    engine = make_engine(type="TabbyAPI", accelerator={"vendor": "NVIDIA"}, **KEYED)
+    resolved = resolve(make_model(contextLength=4096, source={"uri": "pvc://w/m-exl3"}), engine)
+    spec = build_pod_template(resolved, settings)["spec"]
+    assert mount(spec, "/app/api_tokens.yml")["subPath"] == "api_tokens.yml"
+    assert volume(spec, "engine-key")["secret"]["secretName"] == "smol-engine-key"
+    assert "disable_auth: false" in str(build_launch(resolved).files)
+    secret = build_key_secret(resolved.deployment, "k")
+    assert b64decode(secret["data"]["api_tokens.yml"]).decode().startswith("api_key: k\n")
+    assert secret["metadata"]["ownerReferences"][0]["name"] == "smol"
+
+
+@pytest.mark.parametrize("kind", ["Ollama", "LMStudio"])
+def test_an_engine_without_keys_refuses_one(make_model, make_engine, resolve, kind) -> None:
+    with pytest.raises(Stalled, match=r"cannot ask for a key, as spec\.engineAuth .* or use .*LlamaCpp"):
+        resolve(make_model(contextLength=4096), make_engine(type=kind, **KEYED))
