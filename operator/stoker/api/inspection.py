@@ -74,6 +74,8 @@ class ModelStatus(StatusModel):
     """The licence, as its makers write it."""
     kv_cache: Annotated[list[KvCacheStatus], Field(max_length=16)] = []
     """What is kept of every token of context."""
+    pooling: Text = ""
+    """How an embedding is made of a text's tokens: mean, cls, last, rank; none or empty where the file says nothing."""
     recurrent_bytes: Count = 0
     """State that one request keeps whatever its length."""
 

@@ -55,6 +55,7 @@ def engine_request(resolved: ResolvedModelDeployment) -> EngineRequest:
         adapters=_adapter_paths(resolved),
         speculation=_speculation(resolved),
         engine_key=engine.spec.engine_auth == "GeneratedKey",
+        image=resolved.chosen.engine_image,
         own_image=engine.spec.image is not None,
         custom_command=tuple(engine.spec.custom.command) if engine.spec.custom else (),
         engine_name=engine.metadata.name,

@@ -8,7 +8,8 @@ from math import ceil
 from stoker.api.inspection import FitStatus, ModelStatus
 from stoker.api.model_deployment import ModelDeployment
 from stoker.api.resolved import ParsedSource, ResolvedModelDeployment
-from stoker.desired.engine_request import build_resolved_fit_request, engine_row, memory_limit
+from stoker.desired.engine_request import build_resolved_fit_request, engine_request, engine_row, memory_limit
+from stoker.engines.checks import flag_name
 from stoker.errors import Stalled
 from stoker.models.fit import MINIMUM_CONTEXT, Fit, compute_fit, explain_misfit, largest_context
 from stoker.models.inspected import facts_of
@@ -67,12 +68,34 @@ def startup_deadline(weights_bytes: int) -> int:
 
 
 def check_fit(resolved: ResolvedModelDeployment) -> None:
-    """Refuse what does not fit, where that is the policy."""
+    """Refuse what does not fit, or could not answer, where that is the policy."""
+    if resolved.deployment.spec.fit_policy == "Enforce" and resolved.replicas > 0:
+        _check_pooling(resolved)
     if resolved.misfit and resolved.replicas > 0 and resolved.deployment.spec.fit_policy == "Enforce":
         name = resolved.deployment.metadata.name
         raise Stalled(
             "DoesNotFit",
             f"ModelDeployment {name} does not fit InferenceEngine {resolved.engine.metadata.name}: {resolved.misfit}",
+        )
+
+
+def _check_pooling(resolved: ResolvedModelDeployment) -> None:
+    """llama.cpp answers /v1/embeddings with an error where nobody has said how tokens become one embedding."""
+    model, spec = resolved.model, resolved.deployment.spec
+    request = engine_request(resolved)
+    if (
+        model is None
+        or spec.task != "Embedding"
+        or resolved.engine.spec.type != "LlamaCpp"
+        or model.pooling not in ("", "none")
+    ):
+        return
+    said = any(flag_name(word) == "--pooling" for word in request.args)
+    if not said and "LLAMA_ARG_POOLING" not in (*request.engine_env, *request.deployment_env):
+        raise Stalled(
+            "PoolingUnknown",
+            f"ModelDeployment {resolved.deployment.metadata.name} has task Embedding, but its file does not say how the tokens of a text "
+            "become one embedding, as files of embedding models do: take one of those, or set spec.args to [--pooling, mean]",
         )
 
 

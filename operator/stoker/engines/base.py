@@ -98,6 +98,8 @@ class EngineRequest:
     speculation: Speculation | None = None
     engine_key: bool = False
     """It shall ask for a generated key."""
+    image: str = ""
+    """The image in use; empty while it is not known."""
     own_image: bool = False
     """The InferenceEngine names an image, which may be able to do more, or less, than the pinned one."""
     custom_command: tuple[str, ...] = ()
@@ -254,6 +256,16 @@ class KeyPlace:
 
 
 @dataclass(frozen=True)
+class Oldest:
+    """The first version that takes everything that Stoker writes."""
+
+    version: tuple[int, ...]
+    shown: str
+    what: str
+    """What an older one lacks."""
+
+
+@dataclass(frozen=True)
 class Engine:
     """One inference server: the only thing a new engine has to provide."""
 
@@ -295,6 +307,7 @@ class Engine:
     needs_context_length: str = ""
     """Why contextLength must be given; empty: it need not."""
     takes_args: bool = True
+    oldest: Oldest | None = None
     key_place: KeyPlace | None = None
     """None: it cannot ask for a key."""
     device_optional: bool = False

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from stoker.engines.base import Engine, EngineRequest, FieldName
 from stoker.engines.table import ENGINES
+from stoker.engines.versions import parse_version
 from stoker.errors import Stalled
 
 FIELDS: tuple[FieldName, ...] = (
@@ -63,10 +64,22 @@ def check_request(engine: Engine, request: EngineRequest) -> None:
             "Set it; or say how much memory there is (accelerator.memory, or resources.limits.memory on the CPU), and the largest "
             "that fits is taken for models that Stoker can look at",
         )
+    _check_version(engine, request)
     _check_key(engine, request)
     if engine.check:
         engine.check(request)
     _check_users_flags(engine, request)
+
+
+def _check_version(engine: Engine, request: EngineRequest) -> None:
+    oldest = engine.oldest
+    version = parse_version(request.image, (image.name for image in engine.images.values())) if oldest else None
+    if oldest and version and version < oldest.version:
+        raise Stalled(
+            "ImageTooOld",
+            f"{request.image} of InferenceEngine {request.engine_name} is older than {engine.title} {oldest.shown}, and does not know "
+            f"{oldest.what}: set spec.image to a newer one, or remove it (the default is {engine.image(request.vendor) or 'none'})",
+        )
 
 
 def _check_key(engine: Engine, request: EngineRequest) -> None:

@@ -18,6 +18,7 @@ from stoker.engines.base import (
     Launch,
     ManagedFlags,
     Metrics,
+    Oldest,
     Readiness,
     Speculation,
     from_capability,
@@ -274,6 +275,8 @@ LLAMA_CPP = Engine(
     check=_check,
     kv_cache_types=KV_CACHE_TYPES,
     reasoning_parsers=frozenset({"none", "deepseek", "deepseek-legacy"}),
+    # https://github.com/ggml-org/llama.cpp/pull/24013.
+    oldest=Oldest((9478,), "b9478", "--sse-ping-interval"),
     key_place=KeyPlace(variable="LLAMA_API_KEY"),
     ready=Readiness("/health"),
     live_path="/health",

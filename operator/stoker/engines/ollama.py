@@ -19,6 +19,7 @@ from stoker.engines.base import (
     Image,
     Launch,
     ManagedFlags,
+    Oldest,
     Readiness,
     from_capability,
     when_set,
@@ -161,6 +162,8 @@ OLLAMA = Engine(
         "without it, it takes one by the device's memory, 4,096 tokens on small ones, and cuts longer prompts without a word"
     ),
     takes_args=False,
+    # https://github.com/ollama/ollama/releases/tag/v0.5.13; an older one would not say that it does not know the variable.
+    oldest=Oldest((0, 5, 13), "0.5.13", "OLLAMA_CONTEXT_LENGTH"),
     ready=Readiness("/api/ps", items="models", key="name", equals=("{name}", "{name}:latest")),
     live_path="/",
     device_optional=True,

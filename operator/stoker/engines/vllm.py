@@ -19,6 +19,7 @@ from stoker.engines.base import (
     Launch,
     ManagedFlags,
     Metrics,
+    Oldest,
     Readiness,
     Speculation,
     from_capability,
@@ -276,6 +277,8 @@ VLLM = Engine(
     kv_cache_types=KV_CACHE_TYPES,
     tool_call_parsers=TOOL_CALL_PARSERS,
     reasoning_parsers=REASONING_PARSERS,
+    # https://github.com/vllm-project/vllm/pull/36666, of March 2026.
+    oldest=Oldest((0, 18, 0), "0.18", "--shutdown-timeout"),
     key_place=KeyPlace(variable="VLLM_API_KEY"),
     ready=Readiness("/health"),
     live_path="/health",

@@ -62,6 +62,8 @@ class ModelFacts:
     name: str = ""
     license: str = ""
     kv_cache: tuple[KvLayers, ...] = ()
+    pooling: str = ""
+    """How an embedding is made of a text's tokens, where a GGUF file says it; none where it says that nothing is."""
     recurrent_bytes: int = 0
     """State that one sequence keeps whatever its length (Mamba, gated delta nets)."""
 

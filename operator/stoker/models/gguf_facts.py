@@ -43,6 +43,7 @@ _NO_CACHE = frozenset(
     {"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert", "gemma-embedding"}
 )
 _ALL_RECURRENT = frozenset({"mamba", "mamba2"})
+_POOLING = {0: "none", 1: "mean", 2: "cls", 3: "last", 4: "rank"}
 _LLAMA4_CHUNK = 8192
 _GEMMA3N_KV_LAYERS = 20
 
@@ -92,8 +93,13 @@ class _Reader:
             name=shown_text(self._text("general.name")),
             license=shown_text(self._text("general.license")),
             kv_cache=self._kv_cache(kv_heads),
+            pooling=self._pooling(),
             recurrent_bytes=sum(self._recurrent_layers(kv_heads)) * self._state_bytes(),
         )
+
+    def _pooling(self) -> str:
+        kind = self._metadata.get(f"{self._architecture}.pooling_type")
+        return _POOLING.get(kind, "") if isinstance(kind, int) else ""
 
     def _quantization(self) -> str:
         kind = self._metadata.get("general.file_type")

@@ -265,3 +265,23 @@ def test_a_misfit_names_the_node_whose_memory_it_is(resolve, make_model, make_en
     on_cpu = resolve(make_model(contextLength=8192), make_engine(), reported=[described()], nodes=[small])
     assert "and there are 2.00 GiB" in on_cpu.misfit
     assert on_cpu.misfit.endswith("small is the largest node that it may run on")
+
+
+def test_an_embedding_model_that_does_not_say_how_it_pools_is_refused(
+    resolve, make_model, make_engine, described
+) -> None:
+    embedding = {"task": "Embedding", "contextLength": 512}
+    with pytest.raises(Stalled, match=r"PoolingUnknown: .* set spec\.args to \[--pooling, mean\]"):
+        check_fit(resolve(make_model(**embedding), make_engine(), reported=[described()]))
+    for accepted in (
+        resolve(make_model(**embedding), make_engine(), reported=[described(pooling="mean")]),
+        resolve(make_model(**embedding, args=["--pooling=mean"]), make_engine(), reported=[described()]),
+        resolve(
+            make_model(**embedding),
+            make_engine(env=[{"name": "LLAMA_ARG_POOLING", "value": "mean"}]),
+            reported=[described()],
+        ),
+        resolve(make_model(**embedding, fitPolicy="Warn"), make_engine(), reported=[described()]),
+        resolve(make_model(contextLength=512), make_engine(), reported=[described()]),
+    ):
+        check_fit(accepted)

@@ -91,6 +91,12 @@ def test_parts_of_a_split_model_are_summed() -> None:
     assert both.weights_bytes == first.weights_bytes + 256 * 512 // 32 * 34
 
 
+def test_the_pooling_of_an_embedding_model_is_told() -> None:
+    assert facts(gguf_files.llama(**{"llama.pooling_type": 1})).pooling == "mean"
+    assert facts(gguf_files.llama(**{"llama.pooling_type": 0})).pooling == "none"
+    assert facts(gguf_files.llama()).pooling == ""
+
+
 def test_key_and_value_heads_may_differ_by_layer() -> None:
     described = facts(gguf_files.llama(**{"llama.attention.head_count_kv": [2, 4, 0, 2]}))
     assert described.kv_heads == 4
