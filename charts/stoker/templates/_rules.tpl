@@ -56,6 +56,10 @@
 - apiGroups: [""]
   resources: ["pods"]
   verbs: ["get", "list", "watch", "patch"]
+# What an engine said before it ended, where its last words point further back.
+- apiGroups: [""]
+  resources: ["pods/log"]
+  verbs: ["get"]
 # Events on Stoker's kinds.
 - apiGroups: [""]
   resources: ["events"]

@@ -23,7 +23,7 @@ import aiohttp
 from stoker.api.names import FIELD_MANAGER
 from stoker.cluster.connection import Connection, read_connection
 from stoker.cluster.errors import ApiError, ApiUnavailable
-from stoker.cluster.resource_types import Object, ResourceType
+from stoker.cluster.resource_types import PODS, Object, ResourceType
 from stoker.cluster.watching import WatchEvent, watch_objects
 
 __all__ = ["ApiError", "ApiUnavailable", "KubeClient", "Object", "ResourceType", "WatchEvent"]
@@ -87,6 +87,14 @@ class KubeClient:
             if error.status == 404:
                 return None
             raise
+
+    async def read_log(self, namespace: str, pod: str, container: str, *, previous: bool, lines: int) -> str:
+        """The end of a container's log, of its last run or the one before."""
+        query = {"container": container, "previous": str(previous).lower(), "tailLines": str(lines)}
+        path = PODS.path(namespace, pod, "log")
+        headers = {"Accept": "text/plain, */*"}
+        answer = await self._send("get", PODS, path, method="GET", data=None, headers=headers, query=query)
+        return answer.decode("utf-8", "replace")
 
     async def list(
         self,

@@ -83,6 +83,7 @@ NAMESPACED = (
         ("pods",),
         (*READ, "patch"),
     ),
+    Rule("What an engine said before it ended, where its last words point further back.", "", ("pods/log",), ("get",)),
     Rule("Events on Stoker's kinds.", "", ("events",), ("create", "patch")),
     Rule("Events on Stoker's kinds.", "events.k8s.io", ("events",), ("create", "patch")),
 )

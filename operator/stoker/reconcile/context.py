@@ -48,6 +48,8 @@ class Context:
     """By model: written by the autoscaler, rendered by the reconcile, which alone writes replicas."""
     gateway_tokens: dict[Key, str] = field(default_factory=dict)
     """By gateway: what the operator's own calls to its pods carry."""
+    root_causes: dict[tuple[str, str, int], str] = field(default_factory=dict)
+    """What was found in the log of a container that ended, by namespace, pod and restarts."""
     children: ChildWriter = field(init=False)
 
     def __post_init__(self) -> None:

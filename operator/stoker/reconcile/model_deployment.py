@@ -27,6 +27,7 @@ from stoker.reconcile.context import Context
 from stoker.reconcile.engine_key import keep_engine_key
 from stoker.reconcile.publishing import find_publishers
 from stoker.reconcile.report import report, retry_after
+from stoker.reconcile.root_causes import with_root_causes
 from stoker.status.model_deployment import compute_model_deployment_status
 
 
@@ -77,7 +78,7 @@ async def reconcile_model_deployment(context: Context, own: OwnObject, model: Mo
         problem = error
     workload = ObservedWorkload(
         deployment=observe_deployment(cache.child(DEPLOYMENTS, model.key)),
-        pods=tuple(cache.pods_of("ModelDeployment", model.key)),
+        pods=await with_root_causes(context, model.metadata.namespace, cache.pods_of("ModelDeployment", model.key)),
     )
     update = None
     if resolved is not None:
