@@ -30,7 +30,7 @@ COMBINATIONS: list[tuple[str, dict[str, Any], dict[str, Any], str, tuple[str, ..
     ("LocalAI", CPU, {"source": PLAIN}, "UnsupportedAccelerator", ("by vLLM", "LlamaCpp")),
     ("TabbyAPI", NVIDIA, {"source": EXL3, "task": "Embedding"}, "UnsupportedTask", ("Chat, Completion",)),
     ("Ollama", CPU, {"source": GGUF, "task": "Rerank"}, "UnsupportedTask", ("LlamaCpp",)),
-    ("Ollama", CPU, {"source": GGUF}, "FieldRequired", ("spec.contextLength", "4,096")),
+    ("Ollama", CPU, {"source": {"uri": "ollama://qwen3"}}, "FieldRequired", ("spec.contextLength", "4,096")),
     ("LlamaCpp", NVIDIA, {"source": GGUF, "tensorParallelSize": 2}, "UnsupportedField", ("spec.tensorParallelSize", "spec.gpus")),
     ("LlamaCpp", NVIDIA, {"source": GGUF, "toolCallParser": "hermes"}, "UnsupportedField", ("spec.toolCallParser", "SGLang")),
     ("VLLM", NVIDIA, {"source": AWQ, "toolCallParser": "qwen25"}, "UnsupportedField", ("'qwen25'", "hermes")),

@@ -52,6 +52,11 @@ class Source(http.server.BaseHTTPRequestHandler):
             self.answer(404, b"there is no such file")
         elif mode == "private" and self.headers.get("Authorization") != f"Bearer {TOKEN}":
             self.answer(401, b"who are you?")
+        elif mode == "gated":
+            self.answer(403, b"accept the terms first", {"X-Error-Code": "GatedRepo"})
+        elif mode == "spoiled":
+            # It begins as a model does, of a version that there is not.
+            self.answer(200, b"GGUF" + bytes([99, 0, 0, 0]) + bytes(1 << 20))
         elif mode == "text":
             self.answer(200, b"<html>This is a login page, not a model.</html>\n" * 1000)
         else:
@@ -85,8 +90,10 @@ class Source(http.server.BaseHTTPRequestHandler):
             else:
                 shutil.copyfileobj(upstream, self.wfile, 1 << 20)
 
-    def answer(self, status, body):
+    def answer(self, status, body, headers=None):
         self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

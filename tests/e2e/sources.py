@@ -10,7 +10,15 @@ from e2e.kube import Kube
 from e2e.objects import MODEL_FILE, MODEL_URI
 
 NAMESPACE = "e2e-source"
-MODES = {"missing": "missing", "private": "private", "cut": "cut", "text": "text", "slow": "slow"}
+MODES = {
+    "missing": "missing",
+    "private": "private",
+    "cut": "cut",
+    "text": "text",
+    "slow": "slow",
+    "gated": "gated",
+    "spoiled": "spoiled",
+}
 """What each name does at first; any other name behaves well."""
 
 

@@ -40,6 +40,19 @@ def namespace(kube: Kube, make_namespace: Callable[[str], str], sources: Sources
         objects.model(name, "private", uri=sources.uri("private"), source={"secretRef": {"name": "source-token"}}),
         objects.model(name, "unreachable", uri=sources.uri("good", service="absent")),
         objects.model(name, "text", uri=sources.uri("text")),
+        objects.model(name, "gated", uri=sources.uri("gated")),
+        objects.model(name, "spoiled", uri=sources.uri("spoiled")),
+        objects.model(name, "bad-flag", args=["--no-such-flag"]),
+        objects.model(
+            name,
+            "too-long",
+            contextLength=8_000_000,
+            resources={"limits": {"memory": "1Gi"}, "requests": {"memory": "64Mi"}},
+        ),
+        # Its cache alone takes 180 MiB.
+        objects.model(
+            name, "no-memory", fitPolicy="Ignore", contextLength=4096, resources={"limits": {"memory": "100Mi"}}
+        ),
         objects.model(name, "no-image", engineRef={"name": "no-image"}),
         objects.model(name, "no-engine", engineRef={"name": "not-there-yet"}),
         objects.model(name, "no-secret", source={"secretRef": {"name": "not-there-yet"}}),
@@ -134,6 +147,41 @@ def test_a_file_that_is_no_model_is_refused(kube: Kube, namespace: str, sources:
     assert "web page" in message
     sources.mend("text")
     serves_again(kube, namespace, "text")
+
+
+def test_a_gated_repository_is_told_from_a_wrong_token(kube: Kube, namespace: str, sources: Sources) -> None:
+    message = kube.wait_reason("modeldeployments", namespace, "gated", "SourceGated")
+    assert "accept the model's terms" in message
+    sources.mend("gated")
+    serves_again(kube, namespace, "gated")
+
+
+def test_a_damaged_header_is_refused_before_the_download(kube: Kube, namespace: str, sources: Sources) -> None:
+    message = kube.wait_reason("modeldeployments", namespace, "spoiled", "InvalidModel")
+    assert "GGUF version is 99" in message
+    sources.mend("spoiled")
+    serves_again(kube, namespace, "spoiled")
+
+
+def test_an_argument_that_the_engine_does_not_know_is_shown(kube: Kube, namespace: str) -> None:
+    message = kube.wait_reason("modeldeployments", namespace, "bad-flag", "InvalidArgument")
+    assert "invalid argument: --no-such-flag" in message
+    kube.patch("modeldeployments", namespace, "bad-flag", {"spec": {"args": []}})
+    serves_again(kube, namespace, "bad-flag")
+
+
+def test_a_context_that_is_too_large_is_refused_with_one_that_is_not(kube: Kube, namespace: str) -> None:
+    message = kube.wait_reason("modeldeployments", namespace, "too-long", "DoesNotFit")
+    assert "set spec.contextLength to at most" in message
+    kube.patch("modeldeployments", namespace, "too-long", {"spec": {"contextLength": None}})
+    serves_again(kube, namespace, "too-long")
+
+
+def test_an_engine_that_the_kernel_ends_has_run_out_of_memory(kube: Kube, namespace: str) -> None:
+    message = kube.wait_reason("modeldeployments", namespace, "no-memory", "EngineOutOfMemory")
+    assert "resources.limits.memory" in message
+    kube.patch("modeldeployments", namespace, "no-memory", {"spec": {"resources": {"limits": {"memory": "1Gi"}}}})
+    serves_again(kube, namespace, "no-memory")
 
 
 def test_an_image_that_does_not_exist_is_named(kube: Kube, namespace: str) -> None:
