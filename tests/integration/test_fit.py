@@ -55,6 +55,58 @@ def source() -> Iterator[tuple[str, list[int]]]:
         server.shutdown()
 
 
+CONFIG = {
+    "model_type": "llama", "num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "max_position_embeddings": 131072, "vocab_size": 128256, "torch_dtype": "bfloat16",
+}  # fmt: skip
+
+
+@pytest.fixture
+def hub() -> Iterator[str]:
+    """Address of a hub with one repository: the configuration and the index of Llama 3.1 8B, cut into more files than are looked at."""
+    places = {f"layer.{number}": f"model-{number:05d}.safetensors" for number in range(20)}
+    pages = {
+        "config.json": json.dumps(CONFIG),
+        "model.safetensors.index.json": json.dumps({"metadata": {"total_size": 16_060_522_496}, "weight_map": places}),
+        "README.md": "---\nlicense: llama3.1\n---\n",
+    }
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            name = self.path.removeprefix("/org/llama/resolve/main/")
+            body = pages.get(name, "").encode()
+            self.send_response(200 if body else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.fixture
+def gpu_node(plane: ControlPlane) -> Iterator[str]:
+    """A node that nothing is scheduled to, and that says by its label how much memory its device has."""
+    name = "gpu-24"
+    labels = {"stoker-test/pool": name, "nvidia.com/gpu.memory": "24576"}
+    node = {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {"unschedulable": True},
+    }
+    plane.kubectl("create", "-f", "-", stdin=json.dumps(node))
+    patch = json.dumps({"status": {"allocatable": {"nvidia.com/gpu": "1"}, "capacity": {"nvidia.com/gpu": "1"}}})
+    plane.kubectl("patch", "node", name, "--subresource=status", "--type=merge", "-p", patch)
+    yield name
+    plane.kubectl("delete", "node", name)
+
+
 @pytest.fixture
 def run_pod(plane: ControlPlane, client: KubeClient, namespace: str, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Does the kubelet's part for one pod: its agent and its downloader run, and it has an address."""
@@ -146,3 +198,31 @@ async def test_without_a_context_the_pod_is_replaced_by_one_with_the_largest_tha
     assert chosen > 100_000
     assert await pod_of(client, namespace, str(2 * chosen))
     assert "updateAvailable" not in told["status"]
+
+
+async def test_a_repository_is_judged_by_its_pages_and_the_memory_that_a_node_tells(
+    plane: ControlPlane,
+    operator: OperatorProcess,
+    client: KubeClient,
+    namespace: str,
+    hub: str,
+    gpu_node: str,
+    run_pod: Callable[..., Any],
+) -> None:
+    there = {"accelerator": {"vendor": "NVIDIA"}, "nodeSelector": {"stoker-test/pool": gpu_node}}
+    wanted = {"source": {"uri": "hf://org/llama"}, "env": [{"name": "HF_ENDPOINT", "value": hub}]}
+    plane.apply(engine(type="VLLM", **there), model(**wanted, contextLength=131_072), namespace=namespace)
+    await run_pod(await pod_of(client, namespace, "131072"))
+    told = await until(client, MODEL_DEPLOYMENTS, namespace, MODEL, lambda obj: reason(obj) == "DoesNotFit")
+    assert "cache for one request of 131072 tokens 16.0 GiB" in condition(told, "Ready")["message"]
+    assert f"{gpu_node} has the smallest devices" in condition(told, "Ready")["message"]
+    described = told["status"]["model"]
+    assert (described["format"], described["license"], described["weightsBytes"]) == (
+        "Safetensors",
+        "llama3.1",
+        16_060_522_496,
+    )
+    assert told["status"]["fit"]["availableBytes"] == (24 << 30) * 92 // 100
+    await until(client, DEPLOYMENTS, namespace, MODEL, lambda obj: replicas(obj) == 0)
+    plane.apply(model(**wanted, contextLength=32_768), namespace=namespace)
+    await until(client, MODEL_DEPLOYMENTS, namespace, MODEL, lambda obj: reason(obj, "Fits") == "EnoughMemory")
