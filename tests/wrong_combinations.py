@@ -45,7 +45,7 @@ COMBINATIONS: list[tuple[str, dict[str, Any], dict[str, Any], str, tuple[str, ..
      "UnsupportedField", ("Go templates", "LlamaCpp")),
     ("LocalAI", NVIDIA, {"source": GGUF, "aliases": ["gpt-4o"]}, "UnsupportedField", ("a second time", "LlamaCpp")),
     ("LlamaCpp", NVIDIA, {"source": GGUF, "adapters": [{"name": "a", "source": {"uri": "hf://o/a"}}]},
-     "UnsupportedField", ("every request", "SGLang")),
+     "UnsupportedField", ("pvc://CLAIM/FILE.gguf", "SGLang")),
     ("SGLang", NVIDIA, {"source": PLAIN, "adapters": [{"name": "a", "source": {"uri": "hf://o/a"}}]},
      "UnsupportedField", ("rename it to smol:a",)),
     ("LocalAI", NVIDIA, {"source": GGUF, "dtype": "Float16"}, "UnsupportedField", ("by llama.cpp", "spec.dtype")),

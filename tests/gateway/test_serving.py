@@ -41,6 +41,17 @@ def test_an_engine_that_asks_for_a_key_gets_its_own_and_no_other_engine_does(wor
         assert not [header for header in seen if header.startswith("x-gw-")]
 
 
+def test_an_adapter_that_an_engine_knows_by_number_is_asked_for_by_name(world: World) -> None:
+    chosen = {"law": {"lora": [{"id": 1, "scale": 1.0}]}, "tuned": {"lora": []}}
+    world.apply(first_config().model("tuned", deployment="qwen", aliases=["law"], additions=chosen))
+    for name, expected in (("law", [{"id": 1, "scale": 1.0}]), ("tuned", [])):
+        body = b'{"model": "%b", "lora": [{"id": 0, "scale": 9}], "messages": []}' % name.encode()
+        assert world.pod.request("POST", "/v1/chat/completions", body).status == 200
+        assert json.loads(world.engines[0].seen[-1].body)["lora"] == expected
+    assert world.pod.request("POST", "/v1/chat/completions", b'{"model": "qwen"}').status == 200
+    assert b"lora" not in world.engines[0].seen[-1].body
+
+
 @pytest.mark.parametrize(
     ("target", "model", "key"),
     [

@@ -51,6 +51,10 @@ FIELDS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("reasoningParser: qwen3", {"reasoning_parser": "qwen3"}),
     ("reasoningParser: deepseek", {"reasoning_parser": "deepseek"}),
     ("adapters", {"adapters": (AdapterPath("m:legal", "/adapters/0/legal"), AdapterPath("m:law", "org/law"))}),
+    (
+        "adapters, GGUF files",
+        {"adapters": (AdapterPath("m:legal", "/adapters/0/legal.gguf"), AdapterPath("law", "/adapters/1/law.gguf"))},
+    ),
     ("speculativeDecoding: NGram", {"speculation": Speculation()}),
     ("speculativeDecoding: DraftModel, tokens: 6", {"speculation": Speculation("/draft/small", 6)}),
     ("speculativeDecoding: DraftModel", {"speculation": Speculation("/draft/small")}),

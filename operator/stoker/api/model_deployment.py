@@ -105,10 +105,10 @@ class AdapterSource(ApiModel):
         Cel(
             "self.matches('^hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$') || "
             "self.matches('^pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/.+$')",
-            "the uri of an adapter must read hf://ORG/REPO or pvc://CLAIM/FOLDER",
+            "the uri of an adapter must read hf://ORG/REPO or pvc://CLAIM/PATH",
         ),
     ]
-    """hf://ORG/REPO, which the engine fetches itself, or pvc://CLAIM/FOLDER in this namespace."""
+    """hf://ORG/REPO, which the engine fetches itself, or pvc://CLAIM/PATH in this namespace: a folder, or for LlamaCpp a GGUF file."""
 
 
 class Adapter(ApiModel):

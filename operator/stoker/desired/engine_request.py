@@ -112,7 +112,8 @@ def _adapter_paths(resolved: ResolvedModelDeployment) -> tuple[AdapterPath, ...]
     paths = []
     for number, adapter in enumerate(resolved.deployment.spec.adapters):
         source = parse_adapter(adapter.source.uri)
-        path = source.reference or f"{ADAPTERS_DIRECTORY}/{number}/{source.path}"
+        parts = (ADAPTERS_DIRECTORY, str(number), source.path, *source.files[:1])
+        path = source.reference or "/".join(part for part in parts if part)
         paths.append(AdapterPath(adapter.name, path))
     return tuple(paths)
 

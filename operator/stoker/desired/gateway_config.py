@@ -140,6 +140,7 @@ def _model(model: PublishedModel) -> Object:
         "hold": _hold(deployment),
         "createdAt": _unix(deployment.metadata.creation_timestamp) or 0,
         **({"engineKey": model.engine_key} if model.engine_key else {}),
+        **_additions(model),
     }
 
 
@@ -149,6 +150,21 @@ def _hold(deployment: ModelDeployment) -> Object | None:
         return None
     terms = deployment.spec.cold_start or ColdStart()
     return {**terms.model_dump(mode="json", by_alias=True), "coldStartSeconds": expected_cold_start(deployment)}
+
+
+def _additions(model: PublishedModel) -> Object:
+    """What is added to the body of a request, by the name that it asks for.
+
+    llama.cpp does not know its adapters by name: a request says which it wants by number. Without the model's own names here,
+    whoever may use the model could say so himself, also for adapters that he may not use.
+    """
+    deployment = model.deployment
+    adapters = deployment.spec.adapters
+    if not adapters or model.engine_type != "LlamaCpp":
+        return {}
+    plain: dict[str, Object] = {name: {"lora": []} for name in (deployment.served_name, *deployment.spec.aliases)}
+    chosen = {adapter.name: {"lora": [{"id": number, "scale": 1.0}]} for number, adapter in enumerate(adapters)}
+    return {"additions": plain | chosen}
 
 
 def _key_buckets(resolved: ResolvedApiGateway) -> list[list[Object]]:

@@ -64,11 +64,22 @@ def check_request(engine: Engine, request: EngineRequest) -> None:
             "Set it; or say how much memory there is (accelerator.memory, or resources.limits.memory on the CPU), and the largest "
             "that fits is taken for models that Stoker can look at",
         )
+    _check_adapters(engine, request)
     _check_version(engine, request)
     _check_key(engine, request)
     if engine.check:
         engine.check(request)
     _check_users_flags(engine, request)
+
+
+def _check_adapters(engine: Engine, request: EngineRequest) -> None:
+    for adapter in request.adapters:
+        if adapter.path.lower().endswith(".gguf") and engine.type != "LlamaCpp":
+            raise Stalled(
+                "UnsupportedField",
+                f"{engine.title} needs a folder in PEFT's layout as adapter {adapter.name} of ModelDeployment {request.deployment_name}, "
+                "not a GGUF file: set its source.uri to pvc://CLAIM/FOLDER or hf://ORG/REPO, or use LlamaCpp",
+            )
 
 
 def _check_version(engine: Engine, request: EngineRequest) -> None:

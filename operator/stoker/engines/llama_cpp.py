@@ -71,6 +71,9 @@ def _build_command(request: EngineRequest) -> tuple[str, ...]:
         command += ["--reasoning-format", request.reasoning_parser]
     if request.chat_template_path:
         command += ["--jinja", "--chat-template-file", request.chat_template_path]
+    if request.adapters:
+        # Loaded, but applied only to requests that name one by its place in this list, as the gateway does.
+        command += ["--lora", ",".join(adapter.path for adapter in request.adapters), "--lora-init-without-apply"]
     if request.speculation:
         command += _speculation(request.speculation)
     # Every open connection holds a thread, waiting requests too: probes and metrics must not queue behind them.
@@ -95,7 +98,15 @@ def _speculation(speculation: Speculation) -> list[str]:
 
 
 def _check(request: EngineRequest) -> None:
-    """A draft is a file beside the model; it fetches none here."""
+    """Adapters and a draft are files beside the model; it fetches none here."""
+    for adapter in request.adapters:
+        if not (adapter.path.startswith("/") and adapter.path.lower().endswith(".gguf")) or "," in adapter.path:
+            raise Stalled(
+                "UnsupportedField",
+                f"llama.cpp needs a GGUF file, without a comma in its path, as adapter {adapter.name} of ModelDeployment "
+                f"{request.deployment_name}: set its source.uri to pvc://CLAIM/FILE.gguf (convert_lora_to_gguf.py makes one), or use "
+                "VLLM or SGLang",
+            )
     draft = request.speculation.draft if request.speculation else ""
     if draft and not (draft.startswith("/") and draft.lower().endswith(".gguf")):
         raise Stalled(
@@ -221,6 +232,11 @@ _MANAGED = (
         when=when_set("reasoningParser"),
     ),
     ManagedFlags(
+        frozenset({"--lora", "--lora-scaled", "--lora-init-without-apply"}),
+        "spec.adapters decides it; remove the field to use your own flags",
+        when=when_set("adapters"),
+    ),
+    ManagedFlags(
         frozenset(
             {
                 "--spec-type",
@@ -270,7 +286,6 @@ LLAMA_CPP = Engine(
         "dtype": "a GGUF file has its types inside",
         "quantization": "a GGUF file is quantized already; take another file",
         "toolCallParser": AUTOMATIC_TOOLS,
-        "adapters": "it applies an adapter to every request, and cannot serve it under a name of its own",
     },
     check=_check,
     kv_cache_types=KV_CACHE_TYPES,

@@ -53,7 +53,8 @@ class Admissions:
             self.counters.count(decision.scopes, tokens=tokens, ticket=ticket)
             if told is None and self.shared is not None:
                 self.shared.note(decision.scopes, tokens)
-        if added := additions(request.document, request.path, decision.max_tokens):
+        parts = (additions(request.document, request.path, decision.max_tokens), decision.adds)
+        if added := ",".join(part for part in parts if part):
             admission = replace(admission, headers=(*admission.headers, ("x-gw-add", added)))
         return admission
 

@@ -92,6 +92,8 @@ class Model:
     """Of a name that stands for several deployments."""
     engine_key: str = ""
     """What its engine asks for; empty where it asks for nothing."""
+    additions: Mapping[str, str] = field(default_factory=dict)
+    """What is put at the end of a request's body, as JSON without braces, by the name that it asks for."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -454,10 +456,16 @@ def _parse_model(entry: Any) -> Model | None:
             hold=_parse_hold(entry.get("hold")),
             sleeping=bool(entry.get("sleeping", False)),
             engine_key=engine_key,
+            additions=_parse_additions(entry.get("additions") or {}),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         logger.warning("%s: a model entry is left out: %s: %s", ROUTES_FIELD, type(error).__name__, error)
         return None
+
+
+def _parse_additions(entry: dict[str, Any]) -> dict[str, str]:
+    """As ASCII: it travels in a header."""
+    return {str(name): json.dumps(dict(more), separators=(",", ":"))[1:-1] for name, more in entry.items()}
 
 
 def _parse_paths(entry: dict[str, Any], task: str) -> frozenset[str]:

@@ -66,6 +66,8 @@ class Decision:
     """For whom the call is, where the key or a token says so."""
     engine_key: str = ""
     """What the engine asks for."""
+    adds: str = ""
+    """What is put at the end of the request's body, as JSON without braces."""
     problem: ApiProblem | None = None
     scopes: tuple[Scope, ...] = ()
     """What the request counts in."""
@@ -266,6 +268,7 @@ def allow(table: Table, key: Key, model: Model, name: str, route: Route | None =
         caller=key.caller or key.name,
         role=key.role,
         engine_key=model.engine_key,
+        adds=model.additions.get(name, ""),
         scopes=tuple(scope for scope in scopes if scope.bounds.counted),
         max_tokens=min((scope.bounds.max_tokens for scope in scopes if scope.bounds.max_tokens), default=0),
         route=route,

@@ -49,15 +49,13 @@ def parse_source(source: ModelSource) -> ParsedSource:
 
 
 def parse_adapter(uri: str) -> ParsedSource:
-    """The source of an adapter: a repository on Hugging Face, or a folder of a claim."""
+    """The source of an adapter: a repository on Hugging Face, or a folder or GGUF file of a claim."""
     scheme, _, rest = uri.partition("://")
     if scheme == "hf" and _REPOSITORY.fullmatch(rest):
         return ParsedSource(scheme="hf", uri=uri, files=(), digest="", shape="Repository", reference=rest)
     if scheme == "pvc":
-        parsed = _parse_claim(uri, rest)
-        if parsed.shape == "Folder":
-            return parsed
-    raise Stalled("InvalidSource", f"the uri of an adapter, {uri}, must read hf://ORG/REPO or pvc://CLAIM/FOLDER")
+        return _parse_claim(uri, rest)
+    raise Stalled("InvalidSource", f"the uri of an adapter, {uri}, must read hf://ORG/REPO or pvc://CLAIM/PATH")
 
 
 def parse_draft(uri: str) -> ParsedSource:

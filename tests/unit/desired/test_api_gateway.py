@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -311,3 +312,22 @@ def test_limits_of_users_and_models_are_told(resolved) -> None:
     assert told["perUser"] == {"tokensPerMinute": 9}
     assert told["modelLimits"] == [{"models": ["q*"], "concurrentRequests": 2}]
     assert told["maxTokensPerRequest"] == 5
+
+
+def test_adapters_that_an_engine_knows_by_number_are_told_by_name(make_gateway, make_model) -> None:
+    adapters = [{"name": name, "source": {"uri": f"pvc://w/{name}.gguf"}} for name in ("legal", "medical")]
+    model = make_model(aliases=["other"], adapters=adapters)
+
+    def told(engine_type: str) -> Any:
+        published = PublishedModel(model, stopped=False, engine_type=engine_type)
+        secrets = build_secrets(ResolvedApiGateway(make_gateway(), (published,), (), "token"))
+        (entry,) = json.loads(base64.b64decode(secrets[-1]["data"]["routes.json"]))["models"]
+        return entry.get("additions")
+
+    assert told("LlamaCpp") == {
+        "smol": {"lora": []},
+        "other": {"lora": []},
+        "legal": {"lora": [{"id": 0, "scale": 1.0}]},
+        "medical": {"lora": [{"id": 1, "scale": 1.0}]},
+    }
+    assert told("VLLM") is None

@@ -75,6 +75,11 @@ def with_field(engine: Engine, name: FieldName) -> EngineRequest:
         values["kv_cache_type"] = next(
             kind for kind in engine.kv_cache_types if engine.type != "LocalAI" or kind == "INT8"
         )
+    if name == "adapters" and engine.type == "LlamaCpp":
+        values["adapters"] = (
+            AdapterPath("m:legal", "/adapters/0/legal.gguf"),
+            AdapterPath("law", "/adapters/1/law.gguf"),
+        )
     if name == "reasoningParser" and engine.type == "LlamaCpp":
         values["reasoning_parser"] = "deepseek"
     if name == "contextLength":
@@ -358,3 +363,22 @@ def test_local_ai_has_a_backend_for_each_task(task: Task, backend: str) -> None:
             check_request(local_ai, replace(request, context_length=4096))
         with pytest.raises(Stalled, match="UnsupportedSource"):
             check_request(local_ai, base_request(local_ai, task=task))
+
+
+def test_adapters_of_llama_cpp_are_loaded_and_not_applied() -> None:
+    words = " ".join(ENGINES["LlamaCpp"].command(with_field(ENGINES["LlamaCpp"], "adapters")))
+    assert "--lora /adapters/0/legal.gguf,/adapters/1/law.gguf --lora-init-without-apply" in words
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "told"),
+    [
+        ("LlamaCpp", "org/law", "llama.cpp needs a GGUF file"),
+        ("LlamaCpp", "/adapters/0/folder", "llama.cpp needs a GGUF file"),
+        ("LlamaCpp", "/adapters/0/a,b.gguf", "without a comma"),
+        ("VLLM", "/adapters/0/law.gguf", "vLLM needs a folder in PEFT's layout"),
+    ],
+)
+def test_an_adapter_in_another_engines_form_is_refused(kind: EngineType, path: str, told: str) -> None:
+    with pytest.raises(Stalled, match=told):
+        check_request(ENGINES[kind], base_request(ENGINES[kind], adapters=(AdapterPath("law", path),)))

@@ -125,10 +125,11 @@ def test_a_revision_belongs_to_repositories() -> None:
     assert "has no revisions" in refusal("https://host/m.gguf", revision="main")
 
 
-def test_an_adapter_is_a_repository_or_a_folder_of_a_claim() -> None:
+def test_an_adapter_is_a_repository_or_a_path_of_a_claim() -> None:
     assert parse_adapter("hf://org/lora").reference == "org/lora"
     assert parse_adapter("pvc://weights/loras/legal").path == "loras/legal"
-    for wrong in ("hf://org/lora/file.gguf", "pvc://weights/lora.gguf", "https://host/lora", "hf://org"):
+    assert parse_adapter("pvc://weights/loras/legal.gguf").files == ("legal.gguf",)
+    for wrong in ("hf://org/lora/file.gguf", "https://host/lora", "hf://org"):
         with pytest.raises(Stalled, match="InvalidSource"):
             parse_adapter(wrong)
 
