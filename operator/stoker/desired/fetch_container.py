@@ -13,6 +13,7 @@ from stoker.models.source import file_urls
 
 HUB_TOKEN_VARIABLE = "HF_TOKEN"
 HUB_ADDRESS_VARIABLE = "HF_ENDPOINT"
+PROXY_VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "https_proxy", "http_proxy", "no_proxy")
 PROGRESS_FILE = f"{RUN_DIRECTORY}/progress.json"
 
 _RESOURCES = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}}
@@ -34,6 +35,8 @@ def build_fetch_container(resolved: ResolvedModelDeployment, settings: OperatorS
     if secret:
         token = {"name": secret.name, "key": SOURCE_TOKEN_FIELD}
         env.append({"name": "STOKER_FETCH_TOKEN", "valueFrom": {"secretKeyRef": token}})
+    if source.shape == "Repository":
+        env += _hub_env(resolved, has_token=bool(secret))
     mounts = [mount("run", RUN_DIRECTORY), mount("tmp", "/tmp")]  # noqa: S108
     if source.shape != "Repository":
         read_only = {} if source.downloaded else {"readOnly": True}
@@ -76,11 +79,23 @@ def _look(resolved: ResolvedModelDeployment) -> Object:
     return {"look": "Files", "place": path.rpartition("/")[0], "files": [{"name": name} for name in source.files]}
 
 
+def _hub_env(resolved: ResolvedModelDeployment, *, has_token: bool) -> list[Object]:
+    """The way to the hub that the engine was given: proxies, and a token that came as a variable."""
+    found = _variables(resolved)
+    env = [found[name] for name in PROXY_VARIABLES if name in found]
+    if HUB_TOKEN_VARIABLE in found and not has_token:
+        env.append({**found[HUB_TOKEN_VARIABLE], "name": "STOKER_FETCH_TOKEN"})
+    return env
+
+
 def _stated_hub(resolved: ResolvedModelDeployment) -> str:
     """A mirror, where the engine is told of one."""
+    return str(_variables(resolved).get(HUB_ADDRESS_VARIABLE, {}).get("value") or "")
+
+
+def _variables(resolved: ResolvedModelDeployment) -> dict[str, Object]:
     variables = [*(resolved.engine.spec.env or []), *(resolved.deployment.spec.env or [])]
-    stated = [variable.get("value") for variable in variables if variable.get("name") == HUB_ADDRESS_VARIABLE]
-    return str(stated[-1] or "") if stated else ""
+    return {str(variable.get("name")): dict(variable) for variable in variables}
 
 
 def models_mount(resolved: ResolvedModelDeployment) -> str:

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
+
 from stoker.errors import Stalled, StokerError, Waiting
 from stoker.fetch.config import FetchConfig
 from stoker.fetch.inspection import inspect_cached, inspect_place, inspect_source
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 RESUME_DELAY = 1.0
 
+log = structlog.get_logger("fetch")
+
 
 def is_cached(config: FetchConfig) -> bool:
     """Whether the weights are there, with the sums that are asked for now."""
@@ -36,7 +40,11 @@ def is_cached(config: FetchConfig) -> bool:
 def fetch_model(config: FetchConfig, report: ProgressReport, lock: CacheLock) -> None:
     """One attempt; what is on disk after a failed one is taken up by the next."""
     if config.look != "Download":
-        inspect_place(config, report)
+        try:
+            inspect_place(config, report)
+        except OSError as error:
+            # The engine may be another user, and be allowed to read it.
+            log.warning("the model cannot be looked at", place=config.place, error=str(error))
         return
     if is_cached(config):
         _inspect(config, report)

@@ -71,6 +71,9 @@ def _hub_reader(client: httpx.Client, address: str, token: str) -> Read:
             code = response.headers.get("X-Error-Code", "")
             if response.status_code == 404 and code not in ("RepoNotFound", "RevisionNotFound"):
                 return None
+            if response.status_code in (401, 403) and not token:
+                # The engine may have a token by a way of its own.
+                return None
             if response.status_code in (401, 403, 404):
                 raise explain_status(response, url, has_token=bool(token))
             if response.status_code not in (200, 206):

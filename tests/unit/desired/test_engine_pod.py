@@ -330,6 +330,16 @@ def test_an_engine_that_fetches_for_itself_gets_the_token_and_may_write_to_the_c
     assert mount(pod(), "/models")["readOnly"] is True
 
 
+def test_a_repository_is_looked_at_by_the_way_that_the_engine_was_given(pod) -> None:
+    token = {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "own", "key": "t"}}}
+    proxy = {"name": "HTTPS_PROXY", "value": "http://proxy:3128"}
+    spec = pod({"source": {"uri": "hf://org/m"}, "env": [token, proxy, {"name": "OTHER", "value": "x"}]}, VLLM)
+    given = env(spec, "fetch")
+    assert given["STOKER_FETCH_TOKEN"]["valueFrom"] == token["valueFrom"]
+    assert given["HTTPS_PROXY"] == proxy
+    assert "OTHER" not in given
+
+
 def test_a_draft_model_on_a_claim_is_mounted_beside_the_model(make_model, make_engine, resolve, settings) -> None:
     draft = {"method": "DraftModel", "draft": {"uri": "pvc://small/a/s.gguf"}}
     resolved = resolve(make_model(speculativeDecoding=draft), make_engine())

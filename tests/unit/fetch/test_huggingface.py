@@ -222,8 +222,24 @@ def test_what_the_engine_would_be_refused_is_told_before_it_starts(
 ) -> None:
     fake_source.answer(status=status, headers={"X-Error-Code": code} if code else {})
     with pytest.raises(StokerError) as caught:
-        read_repository(repository(fake_source))
+        read_repository(repository(fake_source, token="t"))
     assert caught.value.reason == reason
+
+
+def test_without_a_token_the_engine_may_have_one_of_its_own(fake_source: Any) -> None:
+    fake_source.answer(status=401)
+    assert read_repository(repository(fake_source)) is None
+
+
+def test_what_may_not_be_read_is_left_to_the_engine(
+    look: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, folder: Callable[..., Path]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    place = folder({"m.gguf": gguf_files.model()})
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert "model" not in look("Files", str(place), files=(SourceFile("m.gguf", ""),))
 
 
 def test_a_hub_that_cannot_be_reached_or_is_ill_stops_nothing(fake_source: Any) -> None:

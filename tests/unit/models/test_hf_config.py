@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stoker.models.facts import BadModelError, KvLayers, ModelFacts
+from stoker.models.fit import FitRequest, kv_bytes
 from stoker.models.hf_config import MAX_CONFIG, facts_of, parse_config
 from stoker.models.safetensors import SafetensorsHeader
 
@@ -145,6 +146,24 @@ def test_a_configuration_without_an_end_is_not_read() -> None:
 def test_any_configuration_does_no_harm(config: dict[str, Any]) -> None:
     with contextlib.suppress(BadModelError):
         facts(**{"model_type": "llama", **config})
+
+
+@pytest.mark.parametrize(
+    ("config", "published"),
+    [
+        # "Insights into DeepSeek-V3: Scaling Challenges and Reflections on Hardware for AI Architectures", table 1, in bytes.
+        ({"model_type": "deepseek_v3", "num_hidden_layers": 61, "kv_lora_rank": 512, "qk_rope_head_dim": 64,
+          "num_attention_heads": 128, "num_key_value_heads": 128, "hidden_size": 7168}, 70_272),
+        ({"model_type": "qwen2", "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8,
+          "hidden_size": 8192}, 327_680),
+        ({"model_type": "llama", "num_hidden_layers": 126, "num_attention_heads": 128, "num_key_value_heads": 8,
+          "hidden_size": 16384}, 516_096),
+    ],
+    ids=["DeepSeek-V3", "Qwen2.5-72B", "Llama-3.1-405B"],
+)  # fmt: skip
+def test_a_token_takes_what_is_published(config: dict[str, Any], published: int) -> None:
+    one = FitRequest("VLLM", slots=1, context_length=1)
+    assert kv_bytes(facts(**config), one) == published
 
 
 def test_of_numbers_that_differ_by_layer_the_largest_counts() -> None:
