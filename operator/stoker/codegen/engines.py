@@ -76,6 +76,12 @@ Every container runs as user 65532 with a read-only root file system, no capabil
 """
 
 
+ADAPTERS = """\
+Adapters (`adapters`) are folders in PEFT's layout, for llama.cpp GGUF files. Each is served under its own name, which keys, limits and `/v1/models`
+know. llama.cpp applies an adapter by number: the gateway adds it to the request by the name that was asked for. Requests that go to the engine
+past the gateway get the plain model there.
+"""
+
 ARGUMENTS = """\
 Arguments (`args`) come last on the engine's command line. Flags and variables for host, port, model, names, keys and TLS are refused by
 name; flags of a field are refused while the field is set. Ollama takes no arguments.
@@ -122,6 +128,7 @@ def build_page() -> str:
         ),
         "Why not:\n",
         _refusals(engines),
+        ADAPTERS,
         "## How they are asked and stopped\n\n" + PORTS,
         _operation(engines),
         "## What they need in a pod\n\n" + SECURITY,
