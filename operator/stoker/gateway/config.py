@@ -41,6 +41,7 @@ ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9.:\[\]-]{1,253}")
 SITE_PATH = re.compile(r"/(?!v1|api|tokenize|detokenize)[a-z0-9-]*")
 SITE_PREFIX = re.compile(r"/(?!v1/|api/)[a-z0-9-]+/")
 ENGINE_KEY = re.compile(r"[A-Za-z0-9_-]{16,128}")
+ADAPTER = '"id":'
 SHA256 = re.compile(r"[0-9a-f]{64}")
 HEADER_SAFE = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
 """Besides letters and digits: what needs no %XX in a header."""
@@ -298,7 +299,8 @@ def _parse_named_routes(entries: list[Any], models: tuple[Model, ...]) -> tuple[
 
     def known(name: str) -> Known | None:
         model = by_name.get(name)
-        if model is None:
+        if model is None or ADAPTER in model.additions.get(name, ""):
+            # What a request of an adapter's needs is not added on this way: better no backend than the plain model.
             return None
         # A form's model cannot be changed on the way.
         paths = frozenset(path for path in model.paths if not ENDPOINTS[path].multipart)
