@@ -1,0 +1,7 @@
+from __future__ import annotations
+
+from hypothesis import settings
+
+# A busy machine is no bug: how long an example takes is asked where it matters, by CPU time.
+settings.register_profile("any-machine", deadline=None)
+settings.load_profile("any-machine")
