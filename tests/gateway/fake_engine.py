@@ -24,6 +24,9 @@ class Seen:
 class FakeEngine(ThreadedServer):
     """Streams `n` chunks, `gap` seconds apart (both from the request's `metadata`); remembers what it saw."""
 
+    # As many models as there are addresses find it as if it were theirs alone.
+    addresses = ("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4")
+
     def __init__(self, name: str = "engine") -> None:
         super().__init__()
         self.name = name

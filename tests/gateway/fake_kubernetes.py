@@ -13,6 +13,7 @@ from aiohttp import web
 from gateway.loops import ThreadedServer
 
 Object = dict[str, Any]
+ADDRESSES = {"embed": "127.0.0.2", "coder": "127.0.0.3", "cold": "127.0.0.4"}
 
 
 class FakeKubernetes(ThreadedServer):
@@ -65,7 +66,7 @@ class FakeKubernetes(ThreadedServer):
     def put_endpoints(
         self, namespace: str, service: str, ports: Iterable[int], *, terminating: Iterable[int] = (), starting: Iterable[int] = ()
     ) -> None:  # fmt: skip
-        """One slice a port: on loopback, replicas differ by port and not by address."""
+        """One slice a port: on loopback, replicas of a model differ by port, and models by address."""
         wanted = {
             **{port: {"ready": True, "serving": True, "terminating": False} for port in ports},
             **{port: {"ready": False, "serving": True, "terminating": True} for port in terminating},
@@ -78,7 +79,7 @@ class FakeKubernetes(ThreadedServer):
                 "metadata": {"namespace": namespace, "name": f"{service}-{port}", "labels": labels},
                 "addressType": "IPv4",
                 "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
-                "endpoints": [{"addresses": ["127.0.0.1"], "conditions": conditions}],
+                "endpoints": [{"addresses": [ADDRESSES.get(service, "127.0.0.1")], "conditions": conditions}],
             }
             self.call(self._put("endpointslices", item))
         for plural, where, name in list(self._objects):

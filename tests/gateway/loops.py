@@ -13,7 +13,9 @@ Result = TypeVar("Result")
 
 
 class ThreadedServer:
-    """An aiohttp application on 127.0.0.1; the test calls into its loop from outside."""
+    """An aiohttp application on loopback; the test calls into its loop from outside."""
+
+    addresses: tuple[str, ...] = ("127.0.0.1",)
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -47,10 +49,11 @@ class ThreadedServer:
             self.application(), shutdown_timeout=0.1, handler_cancellation=True, access_log=None
         )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)
-        await site.start()
-        assert site._server is not None
-        self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
+        for address in self.addresses:
+            site = web.TCPSite(self._runner, address, self.port, reuse_address=True)
+            await site.start()
+            assert site._server is not None
+            self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
 
     async def _stop(self) -> None:
         if self._runner is not None:

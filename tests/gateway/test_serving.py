@@ -316,3 +316,12 @@ def test_port_9090_serves_nothing_else(pod: GatewayPod) -> None:
     assert pod.probe("/").status == 404
     assert pod.probe("/v1/models").status == 404
     assert pod.probe("/healthz").status == pod.probe("/startup").status == pod.probe("/readyz").status == 200
+
+
+def test_more_models_than_a_node_has_inotify_instances_are_served(world: World) -> None:
+    config = first_config()
+    for number in range(300):
+        config.model(f"many-{number}", deployment="qwen" if number == 299 else f"many-{number}")
+    config.apply(world.kubernetes)
+    until(lambda: world.pod.chat("many-299").status == 200, "the last of them", within=5)
+    assert world.pod.metric("stoker_gateway_models") == 305

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from stoker.gateway.tokens import Verifier
 
 ANSWER_CLUSTER = "answer"
+ENGINES_CLUSTER = "engines"
 ALLOWED = "allowed"
 """The reason of what goes to an engine."""
 ANY_MODEL = compile_patterns(["*"])
@@ -49,7 +50,7 @@ class Decision:
     reason: str
     """Why, for log and metrics: allowed, answered, or the code of the problem."""
     cluster: str = ""
-    """Where an allowed request goes."""
+    """Where an allowed request goes: the relay, or a model's replicas (namespace/name of its ModelDeployment)."""
     answer: str = ""
     """What the relay shall say, when the cluster is the relay."""
     model: str = ""

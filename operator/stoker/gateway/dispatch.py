@@ -29,7 +29,7 @@ DEFAULT_HELD = 1000
 """Requests that may wait for a model whose deployment says nothing of holding."""
 DEFAULT_WAIT_SECONDS = 600.0
 BUSY_RETRY_SECONDS = 5
-CLAIM_SECONDS = 15.0
+CLAIM_SECONDS = 5.0
 """How long the relay has to come back with a request that was handed over to it."""
 READINGS = 3
 """So many readings of the gauges in a row must say that the count is wrong, for a request is counted a moment before it runs and
@@ -296,8 +296,8 @@ class Dispatcher:
         """Whether anything is to be expected from log or gauges."""
         return bool(self.tickets) or any(pool.in_flight for pool in self.pools.values())
 
-    def read_gauges(self, active: Mapping[tuple[str, str], int], *, first: bool = False) -> None:
-        """Compare the count with Envoy's, by cluster and address. At the start of this process it is the only one there is."""
+    def read_gauges(self, active: Mapping[str, int], *, first: bool = False) -> None:
+        """Compare the count with Envoy's, by address. At the start of this process it is the only one there is."""
         now = self._clock()
         tolerated = ceil(self._ended * LOG_LAG_SECONDS / max(now - self._read_at, 0.1))
         self._ended, self._read_at = 0, now
@@ -306,7 +306,7 @@ class Dispatcher:
         lost: dict[Endpoint, int] = defaultdict(int)
         known = [(pool, endpoint) for pool in self.pools.values() for endpoint in pool.known.values()]
         for pool, endpoint in known:
-            difference = active.get((pool.cluster, endpoint.address), 0) - (endpoint.load - endpoint.elsewhere)
+            difference = active.get(endpoint.address, 0) - (endpoint.load - endpoint.elsewhere)
             if not difference and not endpoint.elsewhere:
                 self._differences.pop(endpoint, None)
                 continue

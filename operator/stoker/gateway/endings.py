@@ -19,8 +19,8 @@ BUSY_SECONDS = 0.02
 """Between two looks while an end would be news; Envoy writes every 50 ms, and a look that finds nothing costs a microsecond."""
 GAUGES_SECONDS = 2.0
 Line = dict[str, Any]
-Active = dict[tuple[str, str], int]
-"""Running requests by cluster and address."""
+Active = dict[str, int]
+"""Running requests by address."""
 
 
 def parse_lines(data: bytes) -> Iterator[Line]:
@@ -71,10 +71,11 @@ async def read_gauges(settings: Settings) -> Active | None:
 
 def parse_active(clusters: bytes) -> Active:
     """What /clusters says, without endpoints that have nothing to do."""
-    active = {}
+    active: Active = {}
     for line in clusters.split(b"\n"):
         head, gauge, count = line.partition(b"::rq_active::")
         if gauge and count != b"0":
-            cluster, _, address = head.decode().partition("::")
-            active[cluster, address] = int(count)
+            # One replica may be in two clusters: everybody's, and that of a route.
+            address = head.decode().partition("::")[2]
+            active[address] = active.get(address, 0) + int(count)
     return active

@@ -12,7 +12,7 @@ from typing import Any
 
 from stoker.gateway import access_log
 from stoker.gateway.config import Routes, Site
-from stoker.gateway.decide import ALLOWED, ANSWER_CLUSTER
+from stoker.gateway.decide import ALLOWED, ANSWER_CLUSTER, ENGINES_CLUSTER
 from stoker.gateway.endpoints import MOST_TRIES
 from stoker.gateway.envoy_routes import MODEL_AT, retries, route_clusters
 from stoker.gateway.envoy_stats import stats_log
@@ -81,6 +81,7 @@ NOT_FOR_ENGINES = [
     "x-gw-endpoint",
     "x-gw-held",
     MODEL_AT,
+    "x-gw-pool",
     "x-gw-user",
     USER_TOKEN_HEADER,
     "x-gw-caller",
@@ -234,7 +235,7 @@ def build_routes(settings: Settings, table: Routes, ready: Container[str] = ()) 
     max_request_bytes = table.max_request_bytes
     relay = {"cluster": ANSWER_CLUSTER, "timeout": "60s", "idle_timeout": "60s"}
     engine = {
-        "cluster_header": "x-gw-cluster",
+        "cluster": ENGINES_CLUSTER,
         "timeout": "0s",
         "idle_timeout": STREAM_IDLE,
         "retry_policy": {
@@ -253,6 +254,7 @@ def build_routes(settings: Settings, table: Routes, ready: Container[str] = ()) 
         },
     }
     not_early = {EARLY_FILTER: _per_route(disabled=True)}
+    routed = _header("x-gw-cluster", string_match={"exact": ENGINES_CLUSTER})
     answered = _header("x-gw-cluster", string_match={"exact": ANSWER_CLUSTER})
     routes = [
         *(route for site in table.sites for route in _site_routes(settings, site)),
@@ -269,7 +271,7 @@ def build_routes(settings: Settings, table: Routes, ready: Container[str] = ()) 
         *(
             _to_engine(
                 source,
-                {**engine, "retry_policy": retries(named, index, ready)},
+                {**engine, "cluster": named.cluster(index), "retry_policy": retries(named, index, ready)},
                 [_header("x-gw-cluster", string_match={"exact": named.cluster(index)}), *more],
                 # How often another replica may be tried, which the policy says, is not how many backends there are.
                 "x-envoy-max-retries",
@@ -278,7 +280,7 @@ def build_routes(settings: Settings, table: Routes, ready: Container[str] = ()) 
             for index in range(len(named.backends))
             for more, source in COUNTED
         ),
-        *(_to_engine(source, engine, [_header("x-gw-cluster", present_match=True), *more]) for more, source in COUNTED),
+        *(_to_engine(source, engine, [routed, *more]) for more, source in COUNTED),
         {
             "match": {"prefix": "/", "headers": [_header(":method", string_match={"exact": "GET"})]},
             "route": relay,
@@ -344,19 +346,26 @@ def _to_engine(source: str, route: Document, headers: list[Document], *removed: 
 
 
 def build_clusters(
-    settings: Settings, names: Iterable[str], named: Iterable[Route] = (), ready: Container[str] = ()
+    settings: Settings, pods: Iterable[str] = (), named: Iterable[Route] = (), ready: Container[str] = ()
 ) -> Document:
-    """The policy, the relay, one cluster for each model's replicas, and those of routes."""
-    own = [
-        _local_cluster(POLICY_CLUSTER, settings.policy_socket),
-        _local_cluster(ANSWER_CLUSTER, settings.answer_socket),
-    ]
-    engines = [_engine_cluster(settings, name) for name in sorted(set(names))]
-    return {"resources": [*own, *engines, *route_clusters(settings, named, ready)]}
+    """The policy, the relay, the replicas of all models in one cluster, since the policy names the replica; and clusters of their own for
+    web pages and for models that routes fall back on.
+
+    A cluster for each model would take one of the node's inotify instances each, of which there are often only 128 for a user.
+    """
+    return {
+        "resources": [
+            _local_cluster(POLICY_CLUSTER, settings.policy_socket),
+            _local_cluster(ANSWER_CLUSTER, settings.answer_socket),
+            _pods_cluster(settings, ENGINES_CLUSTER, _named_by_the_policy(_nobody())),
+            *(_pods_cluster(settings, name, _named_by_the_policy(_least_busy())) for name in sorted(set(pods))),
+            *route_clusters(settings, named, ready),
+        ]
+    }
 
 
 def build_endpoints(cluster: str, endpoints: Iterable[tuple[str, int]]) -> Document:
-    """The ready replicas of one model, as addresses and ports."""
+    """Pods as addresses and ports."""
     return {
         "resources": [
             {
@@ -376,11 +385,11 @@ def build_endpoints(cluster: str, endpoints: Iterable[tuple[str, int]]) -> Docum
 
 
 def endpoints_file(settings: Settings, cluster: str) -> Path:
-    """The file of a cluster's endpoints; neither half of the name can hold an underscore, so no two clusters share one."""
+    """The file of a cluster's endpoints; no part of a name can hold an underscore, so no two clusters share one."""
     return settings.xds / "eds" / f"{cluster.replace('/', '_')}.json"
 
 
-def _engine_cluster(settings: Settings, name: str) -> Document:
+def _pods_cluster(settings: Settings, name: str, policy: Document) -> Document:
     return {
         "@type": API + "cluster.v3.Cluster",
         "name": name,
@@ -388,21 +397,7 @@ def _engine_cluster(settings: Settings, name: str) -> Document:
         "eds_cluster_config": {"eds_config": _from_file(endpoints_file(settings, name))},
         "connect_timeout": "1s",
         "per_connection_buffer_limit_bytes": 1 << 20,
-        # The policy names the endpoints to try, in order. Where none of them is there any more: the least busy one, of all.
-        "load_balancing_policy": _balance(
-            _extension(
-                "envoy.load_balancing_policies.override_host",
-                "load_balancing_policies.override_host.v3.OverrideHost",
-                override_host_sources=[{"metadata": {"key": EXT_AUTHZ, "path": [{"key": "x-gw-endpoint"}]}}],
-                fallback_policy=_balance(
-                    _extension(
-                        "envoy.load_balancing_policies.least_request",
-                        "load_balancing_policies.least_request.v3.LeastRequest",
-                        selection_method="FULL_SCAN",
-                    )
-                ),
-            )
-        ),
+        "load_balancing_policy": _balance(policy),
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
         "circuit_breakers": _no_limits(),
         "typed_extension_protocol_options": {
@@ -413,6 +408,34 @@ def _engine_cluster(settings: Settings, name: str) -> Document:
             }
         },
     }
+
+
+def _named_by_the_policy(otherwise: Document) -> Document:
+    """Replicas to try, in order; where none of them is there any more it is another policy's choice."""
+    return _extension(
+        "envoy.load_balancing_policies.override_host",
+        "load_balancing_policies.override_host.v3.OverrideHost",
+        override_host_sources=[{"metadata": {"key": EXT_AUTHZ, "path": [{"key": "x-gw-endpoint"}]}}],
+        fallback_policy=_balance(otherwise),
+    )
+
+
+def _nobody() -> Document:
+    """Any other replica would be another model's. A subset policy without subsets and without fallback finds nobody."""
+    return _extension(
+        "envoy.load_balancing_policies.subset",
+        "load_balancing_policies.subset.v3.Subset",
+        fallback_policy="NO_FALLBACK",
+        subset_lb_policy=_balance(_least_busy()),
+    )
+
+
+def _least_busy() -> Document:
+    return _extension(
+        "envoy.load_balancing_policies.least_request",
+        "load_balancing_policies.least_request.v3.LeastRequest",
+        selection_method="FULL_SCAN",
+    )
 
 
 def _balance(policy: Document) -> Document:
@@ -527,7 +550,7 @@ def _access_logs(settings: Settings) -> list[Document]:
         "flags": "%RESPONSE_FLAGS%",
         "details": "%RESPONSE_CODE_DETAILS%",
         "model": _said("x-gw-model"),
-        "cluster": _said("x-gw-cluster"),
+        "cluster": _said("x-gw-pool"),
         "key": _said("x-gw-key"),
         "user": _said("x-gw-user"),
         "caller": _said("x-gw-caller"),

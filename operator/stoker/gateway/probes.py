@@ -21,7 +21,8 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 
 from stoker.gateway import admin
 from stoker.gateway.admin import NotAnswering
-from stoker.gateway.envoy import STAT_PREFIX
+from stoker.gateway.decide import ENGINES_CLUSTER
+from stoker.gateway.envoy import STAT_PREFIX, endpoints_file
 from stoker.gateway.envoy_stats import QUERY, rename
 from stoker.gateway.metrics import DecisionMetrics
 from stoker.gateway.settings import Settings
@@ -78,7 +79,13 @@ class ProbeServer:
 
     async def _startup(self, request: WebRequest) -> WebResponse:
         xds = self._settings.xds
-        wanted = (self._settings.bootstrap, xds / "lds.json", xds / "cds.json", xds / "rds.json")
+        wanted = (
+            self._settings.bootstrap,
+            xds / "lds.json",
+            xds / "cds.json",
+            endpoints_file(self._settings, ENGINES_CLUSTER),
+            xds / "rds.json",
+        )
         missing = [path.name for path in wanted if not path.exists()]
         if missing or self._reader.table is None:
             return text(503, f"waiting for the configuration (missing: {', '.join(missing) or 'routes or keys'})")

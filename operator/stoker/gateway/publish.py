@@ -18,6 +18,7 @@ import certifi
 from stoker.api.certificates import check_certificate
 from stoker.gateway import envoy
 from stoker.gateway.config import ConfigRejected, Routes, parse_keys, parse_routes
+from stoker.gateway.decide import ENGINES_CLUSTER
 from stoker.gateway.routing import Route
 from stoker.gateway.settings import Settings
 from stoker.gateway.state import ENDPOINTS_FILE, KEYS_FILE, ROUTES_FILE, write_file
@@ -30,9 +31,9 @@ Service = tuple[str, str]
 
 Address = tuple[str, int]
 
-LINGER_SECONDS = 1.0
-"""Envoy knows an endpoint so much longer than the policy: what the policy sent there in the last moment must still find it. A pod
-on its way out serves for two seconds at least (see the agent's /drain)."""
+LINGER_SECONDS = 3660.0
+"""Envoy knows an endpoint so much longer than the policy, which chooses it no more: what was sent there in the last moment must
+still find it (a pod on its way out serves for two seconds at least), and Envoy tells only of those it knows how many requests run there."""
 SERVICE_LABEL = "kubernetes.io/service-name"
 PORT_NAME = "http"
 """Name of the engine's port in its Service; a Service with one port only may call it as it likes."""
@@ -58,14 +59,10 @@ class Publisher:
         """By namespace; a namespace that is not there has not been listed yet."""
         self.published_at = 0.0
         """When files were last brought up to date; 0 before the first time."""
-        self._clusters: set[str] = set()
         self._written: dict[Path, bytes] = {}
-        self._named: tuple[Route, ...] = ()
-        self._has_replicas: set[str] = set()
-        """Clusters that routes may fall back on."""
         self._ready: dict[str, set[Address]] = {}
         """What the policy was told last."""
-        self._leaving: dict[tuple[str, Address], float] = {}
+        self._leaving: dict[Address, float] = {}
         """Endpoints that the policy does not choose any more, and until when Envoy keeps them."""
 
     @property
@@ -135,82 +132,77 @@ class Publisher:
     def publish(self) -> bool:
         """Write what differs; whether anything did. Nothing happens before there are routes.
 
-        In this order, so that nobody is sent where nothing is yet: endpoints (Envoy ends when a cluster's file is missing),
-        clusters, routes, and last what the policy reads.
+        First what Envoy reads and then what the policy reads, so that nobody is sent where nothing is yet.
         """
         changed = self.write_envoy_files()
         return self.write_state() or changed
 
     def write_envoy_files(self) -> bool:
-        """Everything that Envoy reads; clusters that are gone stay until nobody is sent there any more."""
+        """Everything that Envoy reads."""
         if self._routes is None:
             return False
-        targets = self._targets(self._routes)
-        clusters = {cluster for cluster, _ in targets}
-        addresses = self._with_leaving(self._addresses(targets))
-        xds = self._settings.xds
-        changed = False
-        for cluster in sorted(clusters):
-            path = envoy.endpoints_file(self._settings, cluster)
-            if cluster in addresses or not path.exists():
-                changed |= self._write(path, envoy.build_endpoints(cluster, addresses.get(cluster, ())))
-        named = self._routes.routes
-        # Of a namespace that was not listed yet nobody knows.
-        ready = {cluster for cluster in clusters if addresses.get(cluster, True)}
+        xds, named = self._settings.xds, self._routes.routes
+        found = self._endpoints(self._routes)
+        engines = {model.cluster: found[model.cluster] for model in self._routes.models}
+        pods = {envoy.site_cluster(self._settings.namespace, site) for site in self._routes.sites}
+        pods |= {backend.cluster for route in named for backend in route.backends if backend.cluster}
+        ready = {cluster for cluster, addresses in found.items() if addresses}
+        # Envoy ends when the file of a cluster's endpoints is missing.
+        changed = self._write_endpoints(ENGINES_CLUSTER, self._with_leaving(engines))
+        for cluster in sorted(pods):
+            changed |= self._write_endpoints(cluster, found[cluster])
         changed |= self._write_authorities(named)
+        changed |= self._write(xds / "cds.json", envoy.build_clusters(self._settings, pods, named, ready))
         changed |= self._write(xds / "rds.json", envoy.build_routes(self._settings, self._routes, ready))
         changed |= self._write_listener(self._routes.certificate_secret)
-        changed |= self._write(self._settings.bootstrap, envoy.build_bootstrap(self._settings))
-        self._named, self._has_replicas = named, ready
-        return self._write_clusters(self._clusters | clusters) or changed
+        return self._write(self._settings.bootstrap, envoy.build_bootstrap(self._settings)) or changed
 
-    def _write_clusters(self, clusters: set[str]) -> bool:
-        document = envoy.build_clusters(self._settings, clusters, self._named, self._has_replicas)
-        return self._write(self._settings.xds / "cds.json", document)
+    def _write_endpoints(self, cluster: str, endpoints: Iterable[Address]) -> bool:
+        path = envoy.endpoints_file(self._settings, cluster)
+        return self._write(path, envoy.build_endpoints(cluster, endpoints))
 
     def write_state(self) -> bool:
         """Everything that the policy reads."""
         if self._routes is None:
             return False
-        targets = self._targets(self._routes)
-        clusters = {cluster for cluster, _ in targets}
-        self._ready = self._addresses(targets)
-        changed = self._write_state(self._routes, self._ready)
+        found = self._endpoints(self._routes)
+        self._ready = {model.cluster: found[model.cluster] for model in self._routes.models}
+        changed = self._write_state(self._routes, found)
         if changed:
             self._on_change()
         self.published_at = time.time()
-        # Now nobody is sent to the clusters that are gone; requests that run there finish.
-        if not self._clusters <= clusters:
-            self._write_clusters(clusters)
-        self._clusters = clusters
-        self._remove_stale(clusters)
         return changed
 
-    def new_endpoints(self) -> set[tuple[str, str]]:
-        """Endpoints, with their clusters, that the policy has not been told of yet."""
-        targets = self._targets(self._routes) if self._routes else ()
-        return {
-            (cluster, address_text(address))
-            for cluster, found in self._addresses(targets).items()
-            for address in found - self._ready.get(cluster, set())
-        }
+    def new_endpoints(self) -> set[str]:
+        """Replicas of models that the policy has not been told of yet."""
+        if self._routes is None:
+            return set()
+        known = {address for found in self._ready.values() for address in found}
+        found = self._endpoints(self._routes)
+        wanted = {address for model in self._routes.models for address in found[model.cluster]}
+        return set(map(address_text, wanted - known))
 
-    def _with_leaving(self, addresses: dict[str, set[Address]]) -> dict[str, set[Address]]:
-        """Those, and what has been taken out a moment ago."""
+    def _endpoints(self, routes: Routes) -> dict[str, set[Address]]:
+        """Ready pods by cluster; of namespaces that were not listed yet those that are in the file already."""
+        targets = self._targets(routes)
+        found = self._addresses(targets)
+        unlisted = {cluster for cluster, _ in targets} - found.keys()
+        if unlisted:
+            before = self._endpoints_before()
+            found |= {cluster: set(map(parse_address, before.get(cluster, ()))) for cluster in unlisted}
+        return found
+
+    def _with_leaving(self, endpoints: dict[str, set[Address]]) -> set[Address]:
+        """Those of all clusters, and what has been taken out and may still be at work."""
         now = self._clock()
-        for cluster, before in self._ready.items():
-            for address in before - addresses.get(cluster, before):
-                self._leaving.setdefault((cluster, address), now + LINGER_SECONDS)
+        wanted = {address for found in endpoints.values() for address in found}
+        for before in self._ready.values():
+            for address in before - wanted:
+                self._leaving.setdefault(address, now + LINGER_SECONDS)
         self._leaving = {
-            (cluster, address): until
-            for (cluster, address), until in self._leaving.items()
-            if until > now and address not in addresses.get(cluster, ())
+            address: until for address, until in self._leaving.items() if until > now and address not in wanted
         }
-        made = {cluster: set(found) for cluster, found in addresses.items()}
-        for cluster, address in self._leaving:
-            if cluster in made:
-                made[cluster].add(address)
-        return made
+        return wanted | self._leaving.keys()
 
     @property
     def due_in(self) -> float | None:
@@ -255,19 +247,15 @@ class Publisher:
             if service[0] in self._slices
         }
 
-    def _write_state(self, routes: Routes, addresses: dict[str, set[Address]]) -> bool:
+    def _write_state(self, routes: Routes, endpoints: dict[str, set[Address]]) -> bool:
         state = self._settings.state
-        unlisted = {cluster for cluster, _ in self._targets(routes) if cluster not in addresses}
-        endpoints = {cluster: found for cluster, found in self._endpoints_before().items() if cluster in unlisted}
-        for cluster, known in addresses.items():
-            if known:
-                endpoints[cluster] = sorted(map(address_text, known))
+        texts = {cluster: sorted(map(address_text, found)) for cluster, found in sorted(endpoints.items()) if found}
         keys = [key for secret in routes.key_secrets for key in self._keys.get(secret, [])]
         return any(
             [
                 write_file(state / ROUTES_FILE, self._routes_text),
                 self._write(state / KEYS_FILE, {"keys": keys}),
-                self._write(state / ENDPOINTS_FILE, dict(sorted(endpoints.items()))),
+                self._write(state / ENDPOINTS_FILE, texts),
             ]
         )
 
@@ -283,14 +271,6 @@ class Publisher:
             return False
         self._written[path] = content
         return write_file(path, content)
-
-    def _remove_stale(self, clusters: set[str]) -> None:
-        """Files of endpoints that no cluster names any more."""
-        wanted = {envoy.endpoints_file(self._settings, cluster).name for cluster in clusters}
-        for path in (self._settings.xds / "eds").glob("*.json"):
-            if path.name not in wanted:
-                path.unlink(missing_ok=True)
-                self._written.pop(path, None)
 
 
 def ready_addresses(slices: Iterable[Object]) -> set[Address]:
@@ -311,6 +291,12 @@ def address_text(address: Address) -> str:
     """As Envoy writes it."""
     host, port = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def parse_address(text: str) -> Address:
+    """The other way round."""
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def takes_requests(conditions: Object) -> bool:

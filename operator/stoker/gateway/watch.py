@@ -21,6 +21,7 @@ from stoker.cluster.resource_types import ENDPOINT_SLICES, SECRETS, ResourceType
 from stoker.gateway import admin
 from stoker.gateway.admin import NotAnswering
 from stoker.gateway.config import KEYS_FIELD, ROUTES_FIELD
+from stoker.gateway.decide import ENGINES_CLUSTER
 from stoker.gateway.publish import Publisher
 from stoker.gateway.settings import Settings
 
@@ -176,7 +177,7 @@ async def follow_cluster(settings: Settings, publisher: Publisher) -> None:
         await Follower(settings, client, publisher).run()
 
 
-async def wait_for_envoy(settings: Settings, endpoints: set[tuple[str, str]]) -> None:
+async def wait_for_envoy(settings: Settings, endpoints: set[str]) -> None:
     """Returns when Envoy has taken these endpoints from its files, so that the policy sends nobody where nothing is yet."""
     deadline = time.monotonic() + ENVOY_SECONDS
     while endpoints and time.monotonic() < deadline:
@@ -185,9 +186,7 @@ async def wait_for_envoy(settings: Settings, endpoints: set[tuple[str, str]]) ->
         except NotAnswering:
             # It starts with the files as they are.
             return
-        endpoints = {
-            (cluster, address) for cluster, address in endpoints if f"{cluster}::{address}::".encode() not in body
-        }
+        endpoints = {address for address in endpoints if f"{ENGINES_CLUSTER}::{address}::".encode() not in body}
         if endpoints:
             await asyncio.sleep(ENVOY_LOOK_SECONDS)
     if endpoints:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from urllib.parse import quote
 
 from stoker.gateway.config import HEADER_SAFE
-from stoker.gateway.decide import Decision, Request
+from stoker.gateway.decide import ALLOWED, ENGINES_CLUSTER, Decision, Request
 from stoker.gateway.endpoints import ANTHROPIC_PREFIX
 from stoker.gateway.envoy import ENGINE_KEY_HEADER, USER_TOKEN_HEADER
 from stoker.gateway.envoy_routes import MODEL_AT
@@ -85,8 +85,12 @@ def render(decision: Decision) -> bytes:
         # Whatever an issuer may call his users.
         headers.append(("x-gw-caller", quote(decision.caller, safe=HEADER_SAFE)))
     if problem is None:
-        if decision.via or decision.cluster:
-            headers.append(("x-gw-cluster", decision.via or decision.cluster))
+        if decision.reason == ALLOWED:
+            headers.append(("x-gw-cluster", decision.via or ENGINES_CLUSTER))
+            if decision.cluster:
+                headers.append(("x-gw-pool", decision.cluster))
+        elif decision.cluster:
+            headers.append(("x-gw-cluster", decision.cluster))
         if decision.model_at:
             headers.append((MODEL_AT, decision.model_at))
         if decision.answer:

@@ -282,7 +282,7 @@ def test_a_stream_that_waits_for_a_busy_engine_stays_with_envoy(world: World, cl
 def read(world: World, *counts: int, times: int = READINGS) -> None:
     for _ in range(times):
         world.clock.move(2)
-        world.dispatcher.read_gauges(dict(zip([(CLUSTER, ONE), (CLUSTER, TWO)], counts, strict=False)))
+        world.dispatcher.read_gauges(dict(zip([ONE, TWO], counts, strict=False)))
 
 
 def test_what_the_log_lost_is_found_missing_in_envoys_gauges(world: World) -> None:
@@ -309,7 +309,7 @@ def test_a_request_that_has_just_begun_or_ended_is_no_reason_to_correct_anything
 
 def test_a_new_process_counts_what_its_predecessor_let_through(world: World) -> None:
     world.configure(ONE, slots=2)
-    world.dispatcher.read_gauges({(CLUSTER, ONE): 2}, first=True)
+    world.dispatcher.read_gauges({ONE: 2}, first=True)
     waiting = world.ask()
     assert world.where(waiting) == ""
     assert world.dispatcher.is_busy

@@ -34,17 +34,14 @@ async def test_every_request_that_ends_is_told_once(tmp_path: Path) -> None:
     assert told == [1, 2, 3]
 
 
-def test_running_requests_are_read_by_cluster_and_address() -> None:
+def test_running_requests_are_read_by_address() -> None:
     text = b"""policy::default_priority::max_connections::100000
 policy::/run/stoker/policy.sock::rq_active::1
-team-a/qwen::observability_name::team-a/qwen
-team-a/qwen::10.0.0.1:8080::cx_active::9
-team-a/qwen::10.0.0.1:8080::rq_active::4
-team-a/qwen::[fd00::1]:8080::rq_active::2
-team-a/qwen::10.0.0.2:8080::rq_active::0
+engines::observability_name::team-a/qwen
+engines::10.0.0.1:8080::cx_active::9
+engines::10.0.0.1:8080::rq_active::4
+engines::[fd00::1]:8080::rq_active::2
+engines::10.0.0.2:8080::rq_active::0
 """
-    assert parse_active(text) == {
-        ("policy", "/run/stoker/policy.sock"): 1,
-        ("team-a/qwen", "10.0.0.1:8080"): 4,
-        ("team-a/qwen", "[fd00::1]:8080"): 2,
-    }
+    text += b"team-a/qwen::10.0.0.1:8080::rq_active::1\n"
+    assert parse_active(text) == {"/run/stoker/policy.sock": 1, "10.0.0.1:8080": 5, "[fd00::1]:8080": 2}

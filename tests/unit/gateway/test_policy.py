@@ -67,7 +67,7 @@ def test_a_question_is_answered_however_it_is_cut_into_pieces(policy: Policy, la
     protocol, whole = connect(policy, large)
     protocol.data_received(question())
     assert whole.written.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert b"x-gw-cluster: team-a/qwen\r\n" in whole.written
+    assert b"x-gw-pool: team-a/qwen\r\n" in whole.written
     for size in (1, 7, 60):
         protocol, pieces = connect(policy, large)
         text = question()

@@ -7,7 +7,6 @@ import pytest
 from gateway.certificates import make_certificate
 from unit.gateway.conftest import Clock, key, keys, model, routes
 
-from stoker.gateway.envoy import endpoints_file
 from stoker.gateway.publish import LINGER_SECONDS, Publisher, ready_addresses
 from stoker.gateway.settings import Settings
 
@@ -32,27 +31,26 @@ def publisher(settings: Settings, clock: Clock) -> Publisher:
     return made
 
 
-def endpoints(settings: Settings, cluster: str) -> list[str]:
-    document = json.loads(endpoints_file(settings, cluster).read_bytes())
+def known_to_envoy(settings: Settings) -> list[str]:
+    document = json.loads((settings.xds / "eds" / "engines.json").read_bytes())
     found = document["resources"][0]["endpoints"][0]["lb_endpoints"]
     return [entry["endpoint"]["address"]["socket_address"]["address"] for entry in found]
 
 
-def ready(settings: Settings) -> list[str]:
-    return list(json.loads((settings.state / "endpoints.json").read_bytes()))
+def ready(settings: Settings) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = json.loads((settings.state / "endpoints.json").read_bytes())
+    return found
 
 
-def clusters(settings: Settings) -> list[str]:
-    return [entry["name"] for entry in json.loads((settings.xds / "cds.json").read_bytes())["resources"][2:]]
+QWEN = {"team-a/qwen": ["10.0.0.1:8080", "10.0.0.2:8080"]}
 
 
 def test_everything_is_written_once(publisher: Publisher, settings: Settings) -> None:
     assert publisher.publish()
     assert settings.bootstrap.exists()
-    assert endpoints(settings, "team-a/qwen") == ["10.0.0.1", "10.0.0.2"]
-    assert endpoints(settings, "team-a/embed") == []
-    assert ready(settings) == ["team-a/qwen"]
-    assert clusters(settings) == ["team-a/embed", "team-a/qwen"]
+    assert known_to_envoy(settings) == ["10.0.0.1", "10.0.0.2"]
+    assert ready(settings) == QWEN
+    assert (settings.xds / "cds.json").exists()
     assert json.loads((settings.state / "keys.json").read_bytes())["keys"][0]["name"] == "alice"
     assert not publisher.publish(), "nothing has changed"
 
@@ -92,62 +90,52 @@ def test_endpoints_of_a_namespace_that_was_not_listed_stay_as_they_are(
     again.set_routes(routes(model("qwen"), model("new", namespace="team-b")))
     again.set_keys("gateway-keys-0", keys(key("alice", "sk-alice")))
     again.publish()
-    assert endpoints(settings, "team-a/qwen") == ["10.0.0.1", "10.0.0.2"]
-    assert endpoints(settings, "team-b/new") == []
-    assert ready(settings) == ["team-a/qwen"]
+    assert known_to_envoy(settings) == ["10.0.0.1", "10.0.0.2"]
+    assert ready(settings) == QWEN
     again.set_slices("team-a", [])
     again.publish()
-    assert endpoints(settings, "team-a/qwen") == []
-    assert ready(settings) == []
+    assert ready(settings) == {}
 
 
-def test_files_of_endpoints_exist_before_their_cluster_and_go_after_it(
-    publisher: Publisher, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def check(path: Any, content: bytes) -> bool:
-        written = real(path, content)
-        if (settings.xds / "cds.json").exists():
-            for cluster in clusters(settings):
-                assert endpoints_file(settings, cluster).exists(), "Envoy would end"
-        return written
-
-    from stoker.gateway import publish
-
-    real = publish.write_file
-    monkeypatch.setattr(publish, "write_file", check)
-    publisher.publish()
-    publisher.set_routes(routes(model("embed"), model("newcomer")))
-    publisher.publish()
-    assert clusters(settings) == ["team-a/embed", "team-a/newcomer"]
-    assert not endpoints_file(settings, "team-a/qwen").exists()
-
-
-def test_the_policy_hears_of_a_model_only_when_its_cluster_is_there(settings: Settings) -> None:
-    seen: list[list[str]] = []
-    publisher = Publisher(settings, lambda: seen.append(clusters(settings)))
-    publisher.set_routes(routes(model("a")))
+def test_the_policy_hears_of_an_endpoint_only_when_envoys_files_have_it(settings: Settings) -> None:
+    seen: list[tuple[dict[str, list[str]], list[str]]] = []
+    publisher = Publisher(settings, lambda: seen.append((ready(settings), known_to_envoy(settings))))
+    publisher.set_routes(routes(model("qwen")))
     publisher.set_keys("gateway-keys-0", keys())
+    publisher.set_slices("team-a", [slice_of("qwen", "10.0.0.1")])
     publisher.publish()
-    publisher.set_routes(routes(model("b")))
+    publisher.put_slice("team-a", slice_of("qwen", "10.0.0.2"))
     publisher.publish()
-    # At the moment of the change both are there: the policy may still send to the old one.
-    assert seen == [["team-a/a"], ["team-a/a", "team-a/b"]]
-    assert clusters(settings) == ["team-a/b"]
+    assert seen == [
+        ({"team-a/qwen": ["10.0.0.1:8080"]}, ["10.0.0.1"]),
+        ({"team-a/qwen": ["10.0.0.2:8080"]}, ["10.0.0.1", "10.0.0.2"]),
+    ]
+
+
+def test_endpoints_of_a_model_that_is_gone_stay_known_to_envoy_for_what_runs_there(
+    publisher: Publisher, settings: Settings
+) -> None:
+    publisher.publish()
+    publisher.set_routes(routes(model("embed", task="Embedding")))
+    publisher.publish()
+    assert ready(settings) == {}
+    assert known_to_envoy(settings) == ["10.0.0.1", "10.0.0.2"]
 
 
 def test_slices_come_change_and_go(publisher: Publisher, settings: Settings, clock: Clock) -> None:
     publisher.put_slice("team-a", slice_of("embed", "10.0.0.5"))
+    assert publisher.new_endpoints() == {"10.0.0.1:8080", "10.0.0.2:8080", "10.0.0.5:8080"}
     publisher.publish()
-    assert endpoints(settings, "team-a/embed") == ["10.0.0.5"]
-    assert ready(settings) == ["team-a/embed", "team-a/qwen"]
+    assert publisher.new_endpoints() == set()
+    assert ready(settings) == {"team-a/embed": ["10.0.0.5:8080"], **QWEN}
     publisher.drop_slice("team-a", slice_of("embed"))
     publisher.publish()
-    assert ready(settings) == ["team-a/qwen"]
-    assert endpoints(settings, "team-a/embed") == ["10.0.0.5"], "what was sent there a moment ago must find it"
+    assert ready(settings) == QWEN
+    assert known_to_envoy(settings) == ["10.0.0.1", "10.0.0.2", "10.0.0.5"], "for what was sent there already"
     assert publisher.due_in == LINGER_SECONDS
     clock.now += LINGER_SECONDS
     publisher.publish()
-    assert endpoints(settings, "team-a/embed") == []
+    assert known_to_envoy(settings) == ["10.0.0.1", "10.0.0.2"]
     assert publisher.due_in is None
 
 
