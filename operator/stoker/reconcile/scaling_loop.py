@@ -254,6 +254,9 @@ class ScalingLoop:
                 state.desired = before
         finally:
             state.shrinking = False
+        if state.desired > target:
+            # Somebody has asked in the meantime; it was not written down yet that there shall be fewer.
+            await restore_routing(self._context.client, key[0], leaving)
         if self.models.get(key) is state:
             self._publish(key, state)
 

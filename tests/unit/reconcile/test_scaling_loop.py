@@ -128,6 +128,31 @@ async def test_a_refused_patch_keeps_the_replica(here: World) -> None:
     assert await here.run(4) == 0
 
 
+async def test_a_request_that_comes_while_the_last_replica_is_taken_out_puts_it_back_at_once(here: World) -> None:
+    here.model(autoscaling=SLEEPY)
+    here.deployment(1)
+    here.pod(1)
+    await here.run(58)
+    await until_streaming(here)
+    patched = asyncio.Event()
+
+    async def slowly(_: Any) -> Any:
+        await patched.wait()
+        return {}
+
+    here.server.script[:] = [slowly]
+    here.now += 6
+    await here.loop.tick()
+    assert (here.state.desired, here.wanted) == (0, 1), "who goes is being taken out; it is not written down yet"
+    here.now += 0.1
+    await here.gateway.ask_for(NAME)
+    await until(lambda: here.state.desired == 1)
+    patched.set()
+    await here.settle()
+    assert here.wanted == 1
+    assert here.patches() == [("smol-1", "false"), ("smol-1", "true")]
+
+
 @pytest.mark.parametrize("who", ["engine", "gateway", "all"])
 async def test_silence_never_shrinks_and_is_told_when_it_lasts(here: World, who: str) -> None:
     here.model(autoscaling=SLEEPY)
