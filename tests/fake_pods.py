@@ -153,7 +153,9 @@ class FakePods:
 
     async def on_loading(self, request: web.Request) -> web.Response:
         ip = request.transport.get_extra_info("sockname")[0]  # type: ignore[union-attr]
-        gateway = self.gateways[ip]
+        gateway = self.gateways.get(ip)
+        if gateway is None or gateway.silent:
+            return web.Response(status=503)
         if request.headers.get("Authorization") != f"Bearer {gateway.token}":
             return web.Response(status=401)
         gateway.loading.append((await request.json())["models"])
