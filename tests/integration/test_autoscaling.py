@@ -198,7 +198,7 @@ async def serve_steadily(stage: Scene, name: str, *, rate: float, seconds: float
         await asyncio.sleep(step)
 
 
-@pytest.mark.parametrize("minutes", [0.75, pytest.param(30, marks=[pytest.mark.slow, pytest.mark.timeout(2400)])])
+@pytest.mark.parametrize("minutes", [0.4, pytest.param(30, marks=[pytest.mark.slow, pytest.mark.timeout(2400)])])
 async def test_steady_load_is_steady_replicas_though_the_manifest_is_applied_every_ten_seconds(
     stage: Scene, minutes: float
 ) -> None:

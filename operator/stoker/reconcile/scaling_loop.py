@@ -145,9 +145,12 @@ class ScalingLoop:
         return known[1]
 
     def _find_gateways(self) -> Iterator[tuple[Key, list[GatewayPod]]]:
+        """Those that publish a model which scales itself or holds requests; of others nobody wants to know anything."""
+        models = (model for model in self._cache.models() if model.spec.autoscaling or model.spec.cold_start)
+        wanted = {name for model in models for name in model.status.gateways}
         for gateway in self._cache.gateways():
             token = self._context.gateway_tokens.get(gateway.key)
-            if token:
+            if token and "/".join(gateway.key) in wanted:
                 pods = self._cache.pods_of("ApiGateway", gateway.key)
                 found = [
                     GatewayPod((gateway.key[0], pod.name), pod.pod_ip, gateway.key, token, _stays(pod))

@@ -357,6 +357,15 @@ async def test_a_model_that_contradicts_itself_holds_up_no_other(here: World) ->
     assert await here.tick() == 1
 
 
+async def test_a_gateway_whose_models_do_not_scale_is_left_alone(here: World) -> None:
+    here.put(MODEL_DEPLOYMENTS, "fixed", spec={"source": {"uri": "https://h/m.gguf"}}, status={"gateways": ["team/gateway"]})  # fmt: skip
+    here.now += 2
+    await here.loop.tick()
+    await asyncio.sleep(0.05)
+    assert not here.gateway.asked_at
+    assert not here.gateway.streams
+
+
 async def test_each_change_is_an_event(here: World) -> None:
     here.model(autoscaling=SLEEPY)
     here.gateway.model(NAME).held = 3
