@@ -113,7 +113,7 @@ async def test_a_change_brings_a_failed_name_back_at_once() -> None:
 
 async def test_an_earlier_appointment_stands_and_a_later_one_is_brought_forward() -> None:
     queue, recorder = WorkQueue(), Recorder()
-    queue.add(key("a"), delay=0.02)
+    queue.add(key("a"), delay=0.5)
     queue.add(key("a"), delay=60)
     queue.add(key("b"), delay=60)
     queue.add(key("b"), delay=0.01)
