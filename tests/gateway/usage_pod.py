@@ -123,7 +123,7 @@ class Postgres:
         command = [*self._as, str(self._bin / "postgres"), "-D", str(self._data), "-p", str(self.port), "-h", "127.0.0.1", "-k", str(self._data), "-F"]  # fmt: skip
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         ready = [str(self._bin / "pg_isready"), "-h", "127.0.0.1", "-p", str(self.port), "-q"]
-        until(lambda: subprocess.run(ready).returncode == 0, "PostgreSQL", within=20)
+        until(lambda: subprocess.run(ready).returncode == 0, "PostgreSQL", within=60)
 
     def stop(self) -> None:
         """As an administrator in a hurry does."""

@@ -119,9 +119,7 @@ class Policy:
             return NOT_HTTP
         if request.place and (waiter := self.dispatcher.claim(request.place, reply)) is not None:
             return waiter
-        decision = decide(table, request, time.time())
-        if decision.route is not None:
-            decision = self._choose(decision, decision.route, request)
+        decision = self._decide(table, request)
         wire = decision.wire
         if not wire:
             wire = decision.wire = render(decision)
@@ -135,6 +133,10 @@ class Policy:
         self.metrics.count(decision.reason, decision.model, time.perf_counter() - began)
         return answer
 
+    def _decide(self, table: Table, request: Request) -> Decision:
+        decision = decide(table, request, time.time())
+        return decision if decision.route is None else self._choose(decision, decision.route, request)
+
     def _choose(self, decision: Decision, route: Route, request: Request) -> Decision:
         """The deployment of a route that a request goes to, or waits for."""
         pools = self.dispatcher.pools
@@ -144,10 +146,12 @@ class Policy:
 
         return choose_backend(decision, route, request, is_ready)
 
-    def _send_outside(self, table: Table, decision: Decision, request: Request) -> tuple[Decision, bytes]:
+    def _send_outside(
+        self, table: Table, decision: Decision, request: Request, told: list[Reading] | None
+    ) -> tuple[Decision, bytes]:
         """To a backend that is not ours: nobody counts its places."""
         ticket = self.dispatcher.ticket(self.dispatcher.next_number())
-        admission = self.admissions.admit(table, decision, request, ticket)
+        admission = self.admissions.admit(table, decision, request, ticket, told)
         if admission.problem is not None:
             return _refuse(decision, request, admission.problem)
         return decision, with_lines(decision.wire, lines_of([*admission.headers, ("x-gw-ticket", ticket)]))
@@ -165,18 +169,25 @@ class Policy:
         asking, began = Asking(), time.perf_counter()
 
         def go_on(told: list[Reading] | None) -> None:
-            present = self.reader.table or table
-            again = decision if present is table else decide(present, request, time.time())
-            self.last_number = 0
-            if asking.over or again.reason is not ALLOWED:
-                self._give_back(again, request, told)
-                made: Decision = again
-                answer: bytes | Waiter = render(again)
-            else:
-                made, answer = self._dispatch(present, again, request, session, reply, told)
+            try:
+                made, answer = settle(told)
+            except Exception:
+                # A bug: as in the protocol, this request fails closed.
+                logger.exception("a decision failed")
+                asking.deliver(NO_CONFIGURATION)
+                return
             self.metrics.count(made.reason, made.model, time.perf_counter() - began)
             if not asking.over:
                 asking.deliver(answer)
+
+        def settle(told: list[Reading] | None) -> tuple[Decision, bytes | Waiter]:
+            present = self.reader.table or table
+            again = decision if present is table else self._decide(present, request)
+            self.last_number = 0
+            if asking.over or again.reason is not ALLOWED:
+                self._give_back(decision, request, told)
+                return again, render(again)
+            return self._dispatch(present, again, request, session, reply, told)
 
         tokens = self.admissions.estimate(decision, request)
         shared.take(decision.scopes, tokens, table.replicas, go_on)
@@ -197,7 +208,7 @@ class Policy:
     ) -> tuple[Decision, bytes | Waiter]:
         """To an endpoint, or into the queue, if the caller's limits and the queue's let him."""
         if not decision.cluster:
-            return self._send_outside(table, decision, request)
+            return self._send_outside(table, decision, request, told)
         dispatcher = self.dispatcher
         pool = dispatcher.pools[decision.cluster]
         position = position_of(session.encode()) if session else None
