@@ -1,9 +1,10 @@
 """Signs in to Open WebUI with Chromium, asks, and waits for the answer: browser.py CHROMIUM URL EMAIL PASSWORD QUESTION ANSWER FOLDER [COUNT]
 
-ANSWER is awaited on the page; empty: any that grows to forty words. Screenshots go into FOLDER; COUNT chats, each a new one.
+ANSWER is awaited on the page; empty: any, until it has forty words or grows no more. Screenshots go into FOLDER; COUNT chats, each a new one.
 """
 
 import sys
+import time
 from pathlib import Path
 
 from playwright.sync_api import Error, Page, sync_playwright
@@ -55,10 +56,14 @@ def ask(page: Page, question: str, answer: str) -> None:
     page.keyboard.type(question)
     page.keyboard.press("Enter")
     states: set[str] = set()
+    last, changed = "", time.monotonic()
     for _ in range(1200):
         text = " ".join(page.locator(ANSWER).all_inner_texts()).strip()
         states.add(text)
-        if (answer and answer in text) or (not answer and len(text.split()) > 40 and len(states) > 3):
+        if text != last:
+            last, changed = text, time.monotonic()
+        grown = len(text.split()) > 40 or (len(text.split()) > 3 and time.monotonic() - changed > 3)
+        if (answer and answer in text) or (not answer and grown):
             break
         page.wait_for_timeout(50)
     else:

@@ -62,7 +62,7 @@ def test_signing_out_at_one_replica_ends_the_session_at_the_other(
     _, (first, second) = replicas
     token = first.add("erin@example.com", "user")
     assert second.request("GET", "/api/v1/auths/", token=token).status == 200
-    first.request("GET", "/api/v1/auths/signout", token=token, headers={"Cookie": f"token={token}"})
+    first.request("POST", "/api/v1/auths/signout", token=token, headers={"Cookie": f"token={token}"})
     assert second.request("GET", "/api/v1/auths/", token=token).status == 401
 
 

@@ -215,7 +215,10 @@ def test_another_role_counts_at_the_next_sign_in_and_in_new_tokens_at_once(sign_
         sign_on.provider.set_roles("dave", "llm-user")
 
 
-def test_signing_out_ends_it(sign_on: SignOn) -> None:
+def test_signing_out_makes_the_browser_forget_and_without_redis_a_copy_lives_on(sign_on: SignOn) -> None:
     token = sign_on.session("dave")
-    answer = sign_on.ui.request("GET", "/api/v1/auths/signout", token=token, headers={"Cookie": f"token={token}"})
+    answer = sign_on.ui.request("POST", "/api/v1/auths/signout", token=token)
     assert answer.status == 200
+    assert 'token=""' in answer.headers["set-cookie"] or "token=;" in answer.headers["set-cookie"]
+    # As docs/web-ui.md says.
+    assert sign_on.ui.request("GET", "/api/v1/auths/", token=token).status == 200
