@@ -60,6 +60,11 @@ bench: setup ## the gateway beside bare Envoy, sglang-router and LiteLLM; writes
 	@uv pip install --quiet --python .venv/bin/python -r requirements-sim.txt
 	@.venv/bin/python tests/bench/gateway/run.py
 
+.PHONY: soak
+soak: setup ## half an hour of load on the gateway: its memory must not grow; writes docs/benchmarks/soak.md
+	@uv pip install --quiet --python .venv/bin/python -r requirements-sim.txt
+	@.venv/bin/python tests/bench/gateway/soak.py
+
 .PHONY: bench-scale
 bench-scale: setup tools ## 1,000 ModelDeployments on a control plane with KWOK nodes; writes docs/benchmarks/operator.md
 	@.venv/bin/python tests/bench/scale.py
