@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 
 from gateway.fake_kubernetes import FakeKubernetes
 
+from stoker.gateway.endings import parse_lines
+
 NAMESPACE = "team-a"
 NAME = "gateway"
 SOURCE_ROOT = Path(__file__).parents[2] / "operator"
@@ -284,7 +286,7 @@ class GatewayPod:
         return self.request("POST", "/v1/chat/completions", {"model": model, "messages": []}, headers=headers)
 
     def access_log(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.folder / "access.log").read_text().splitlines()]
+        return list(parse_lines((self.folder / "access.log").read_bytes()))
 
 
 def exchange(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ from gateway.conftest import World
 from gateway.pod import GatewayPod, until
 
 from stoker.gateway.access_log import LogReader, Rotation
+from stoker.gateway.endings import parse_lines
 
 
 def reader(pod: GatewayPod) -> LogReader:
@@ -21,7 +21,7 @@ def read_lines(reader: LogReader, ids: str, count: int) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
 
     def enough() -> bool:
-        read = map(json.loads, reader.read().splitlines())
+        read = parse_lines(reader.read())
         lines.extend(line for line in read if line["request_id"].startswith(ids))
         return len(lines) >= count
 

@@ -23,6 +23,7 @@ from gateway.pod import NAMESPACE, Answer, GatewayPod, until
 from gateway.wire import open_stream
 
 from stoker.gateway.access_log import LogReader
+from stoker.gateway.endings import parse_lines
 
 HOLD = {"mode": "Hold", "maxWaitSeconds": 30, "maxHeldRequests": 100, "heartbeatSeconds": 1, "coldStartSeconds": 40}
 
@@ -180,7 +181,7 @@ def test_a_stream_gets_signs_of_life_and_then_its_answer(world: World, cold: Cal
     # One request in log, load and usage, not two.
     until(lambda: world.pod.load("cold")["inFlight"] == 0, "it has ended")
     assert grown(before, world.pod.load("cold")) == (1, 1)
-    (line,) = [json.loads(line) for line in log.read().splitlines() if b'"cold"' in line]
+    (line,) = [line for line in parse_lines(log.read()) if line.get("model") == "cold"]
     assert (line["upstream"], line["key"]) == (f"127.0.0.4:{world.engines[0].port}", "alice")
     seen = world.engines[0].seen[-1]
     assert "authorization" not in seen.headers

@@ -39,7 +39,7 @@ REJECT_WAKE_SECONDS = 1.0
 FORGOTTEN_SECONDS = 1800.0
 """A wake-up this old has come to nothing."""
 
-TICKET = re.compile(rb'"ticket":"([0-9a-f]{8})-([0-9]+)"')
+TICKET = re.compile(rb'"x-gw-ticket":"([0-9a-f]{8})-([0-9]+)"')
 
 
 class Timer(Protocol):

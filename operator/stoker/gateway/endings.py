@@ -31,7 +31,18 @@ def parse_lines(data: bytes) -> Iterator[Line]:
         except ValueError:
             continue
         if isinstance(line, dict):
-            yield line
+            yield flatten(line)
+
+
+def flatten(line: Line) -> Line:
+    """What the policy said of a request, and its tokens, beside what Envoy says."""
+    said, tokens = line.pop("said", None), line.pop("tokens", None)
+    if isinstance(said, dict):
+        for name, value in said.items():
+            line["cluster" if name == "x-gw-pool" else name.removeprefix("x-gw-")] = value
+    if isinstance(tokens, dict):
+        line.update(tokens)
+    return line
 
 
 async def follow_endings(

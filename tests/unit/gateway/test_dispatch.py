@@ -62,7 +62,9 @@ class World:
         return number
 
     def end(self, *numbers: int) -> None:
-        lines = [json.dumps({"ticket": self.dispatcher.ticket(number)}, separators=(",", ":")) for number in numbers]
+        lines = [
+            json.dumps({"x-gw-ticket": self.dispatcher.ticket(number)}, separators=(",", ":")) for number in numbers
+        ]
         self.dispatcher.read_log("\n".join(lines).encode() + b"\n")
 
     def where(self, number: int) -> str:
@@ -347,7 +349,7 @@ def test_a_client_that_left_before_any_engine_saw_it_is_not_waited_for(world: Wo
 def test_tickets_of_another_process_free_nothing(world: World) -> None:
     world.configure(ONE, slots=1)
     number = world.ask()
-    world.dispatcher.read_log(b'{"ticket":"00000000-%d"}\n{"no":"ticket"}\n' % number)
+    world.dispatcher.read_log(b'{"x-gw-ticket":"00000000-%d"}\n{"no":"ticket"}\n' % number)
     assert world.pool.in_flight == 1
 
 

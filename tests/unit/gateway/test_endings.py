@@ -45,3 +45,9 @@ engines::10.0.0.2:8080::rq_active::0
 """
     text += b"team-a/qwen::10.0.0.1:8080::rq_active::1\n"
     assert parse_active(text) == {"/run/stoker/policy.sock": 1, "10.0.0.1:8080": 5, "[fd00::1]:8080": 2}
+
+
+def test_what_the_policy_said_and_the_tokens_stand_beside_the_rest_of_a_line() -> None:
+    line = b'{"code": 200, "said": {"x-gw-model": "qwen", "x-gw-key": "alice"}, "tokens": {"prompt": 3}}'
+    assert list(parse_lines(line)) == [{"code": 200, "model": "qwen", "key": "alice", "prompt": 3}]
+    assert list(parse_lines(b'{"code": 400, "said": null}')) == [{"code": 400}]
