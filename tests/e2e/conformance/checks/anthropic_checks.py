@@ -45,7 +45,7 @@ def check_bearer(world: World) -> None:
         assert bearer.messages.create(model=world.model, messages=HI, max_tokens=4).content
 
 
-def check_tool_use(world: World) -> None:
+def check_tool_use(world: World, strict: bool) -> None:
     answer = client(world).messages.create(
         model=world.model, messages=HI, tools=[WEATHER], tool_choice={"type": "any"}, max_tokens=100
     )

@@ -31,16 +31,14 @@ def check_json_schema(world: World) -> None:
     assert isinstance(ask(world, instructor.Mode.JSON_SCHEMA), Pick)
 
 
-def check_tools(world: World) -> None:
-    """Names the tool that must be called; of a real engine that takes more than a small model."""
-    if world.strict:
-        assert isinstance(ask(world, instructor.Mode.TOOLS), Pick)
+def check_tools(world: World, strict: bool) -> None:
+    """Names the tool that must be called."""
+    assert isinstance(ask(world, instructor.Mode.TOOLS), Pick)
 
 
-def check_json(world: World) -> None:
+def check_json(world: World, strict: bool) -> None:
     """The schema stands in the prompt only, which a small model does not keep to."""
-    if world.strict:
-        assert isinstance(ask(world, instructor.Mode.JSON), Pick)
+    assert isinstance(ask(world, instructor.Mode.JSON), Pick)
 
 
 async def check_async(world: World) -> None:

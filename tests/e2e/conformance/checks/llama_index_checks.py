@@ -44,9 +44,7 @@ async def check_async(world: World) -> None:
     world.expect(answer.message.content, "hi")
 
 
-def check_tools(world: World) -> None:
-    if not world.strict:
-        return  # a free text as argument: the small model would not come to its end
+def check_tools(world: World, strict: bool) -> None:
     asking = model(world, is_function_calling_model=True)
     tools = [FunctionTool.from_defaults(get_weather)]
     answer = asking.chat_with_tools(tools, user_msg='CALLTOOL get_weather {"city": "Rome"}')

@@ -25,7 +25,8 @@ class World:
     key: str
     model: str
     strict: bool
-    """In front of the mock that repeats what was said; else a real, very small model, of which only form can be expected."""
+    """In front of the mock that repeats what was said; else a real, very small model, of which only form can be expected. A check
+    that takes more than that asks for `strict`: llama.cpp with SmolLM2 calls no tool, even where one must be called."""
     embedding_model: str = ""
     audio_model: str = ""
 
