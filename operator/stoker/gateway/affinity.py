@@ -29,9 +29,11 @@ class Ring:
 
     def walk(self, position: int) -> Iterator[str]:
         """All endpoints, from the nearest on."""
+        addresses, count = self._addresses, len(self._addresses)
         start = bisect.bisect(self._positions, position)
         seen: set[str] = set()
-        for address in (*self._addresses[start:], *self._addresses[:start]):
+        for step in range(start, start + count):
+            address = addresses[step % count]
             if address not in seen:
                 seen.add(address)
                 yield address

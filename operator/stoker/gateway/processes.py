@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import resource
 import signal
 import sys
 import time
@@ -39,6 +40,9 @@ def prepare_process(name: str) -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonLines(name))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # Each held request is a connection, and where 1,024 files are the usual limit, more may be had for the asking.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     # What was imported stays for ever; the collector need not walk it again and again.
     gc.freeze()
 
