@@ -201,3 +201,11 @@ def test_anthropics_key_header_counts_on_its_paths_only() -> None:
         assert sent(target, "x-api-key: sk-a", "x-api-key: sk-a") == ""
         assert sent(target, "authorization: Bearer a", "authorization: Bearer b", "x-api-key: sk-a") == ""
     assert sent("/v1/chat/completions", "x-api-key: sk-a") == ""
+
+
+def test_whatever_an_issuer_calls_his_users_stays_in_its_header() -> None:
+    caller = "https://idp ann\r\nx-gw-cluster: team-b/other\r\n\u65e5\u672c"
+    wire = render(Decision("allowed", cluster="team-a/qwen", key="jwt:ann", caller=caller))
+    heads = wire.split(b"\r\n")
+    assert sum(line.startswith(b"x-gw-cluster") for line in heads) == 1
+    assert b"x-gw-caller: https://idp ann%0D%0Ax-gw-cluster: team-b/other%0D%0A%E6%97%A5%E6%9C%AC" in heads
