@@ -6,6 +6,7 @@ import base64
 import contextlib
 import http.client
 import json
+import statistics
 import threading
 import time
 from dataclasses import dataclass, field
@@ -91,6 +92,16 @@ class Gateway:
         rate = PROBE_TOKENS / (time.monotonic() - began)
         return self.stream(min(int(rate * seconds), LONGEST)).await_first_piece()
 
+    def long_streams(self, count: int, seconds: float, longest: int) -> list[Stream]:
+        """So many at a time, just asked for, that each run for about so long at the speed that so many have here right now."""
+        tokens = PROBE_TOKENS // 2
+        probes = [self.stream(tokens) for _ in range(count)]
+        for probe in probes:
+            probe.await_end()
+        # Without the time until the first token: prompts are read before.
+        rate = tokens / statistics.median(probe.ended_at - probe.first_at for probe in probes)
+        return [self.stream(min(int(rate * seconds), longest)) for _ in range(count)]
+
 
 @dataclass
 class Stream:
@@ -103,6 +114,8 @@ class Stream:
     finish_reason: str | None = None
     complete: bool = False
     error: str = ""
+    first_at: float = 0.0
+    ended_at: float = 0.0
 
     def __post_init__(self) -> None:
         self._first = threading.Event()
@@ -127,6 +140,7 @@ class Stream:
         except httpx.HTTPError as error:
             self.error = f"after {len(self.pieces)} pieces: {error!r}"
         finally:
+            self.ended_at = time.monotonic()
             self._first.set()
 
     def _take(self, line: str) -> None:
@@ -136,6 +150,7 @@ class Stream:
             for choice in json.loads(line.removeprefix("data: ")).get("choices") or []:
                 self.finish_reason = choice.get("finish_reason") or self.finish_reason
                 if choice.get("delta", {}).get("content"):
+                    self.first_at = self.first_at or time.monotonic()
                     self.pieces.append(choice["delta"]["content"])
                     self._first.set()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,7 +29,6 @@ NEXT_FAKE: Object = {
     }
 }
 NEXT_LLAMA = "docker.io/stoker-test/llama.cpp:next"
-PROBE_TOKENS = 24
 LONGEST = 400
 SLOTS = 20
 CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
@@ -108,16 +106,7 @@ class Fakes:
 
     def streams_of_all(self) -> list[Stream]:
         """20 answers of each engine, all under way, that take 20 s."""
-        real = self.of(REAL)
-        # As fast as this machine is right now, when the prompts are read.
-        probes = [real.stream(PROBE_TOKENS) for _ in range(20)]
-        for stream in probes:
-            stream.await_first_piece()
-        began = time.monotonic()
-        for stream in probes:
-            stream.await_end()
-        rate = PROBE_TOKENS / (time.monotonic() - began)
-        streams = [real.stream(min(int(rate * 20), LONGEST)) for _ in range(20)]
+        streams = self.of(REAL).long_streams(20, seconds=25, longest=LONGEST)
         streams += [self.of(name).stream(int(20 / TOKEN_SECONDS)) for name in FAKES for _ in range(20)]
         return [stream.await_first_piece() for stream in streams]
 

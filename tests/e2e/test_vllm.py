@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,7 +26,6 @@ NEXT_IMAGE = "vllm/vllm-openai-cpu:v0.32.0-x86_64"
 """Another name of the same: a change of the image as far as Stoker and Kubernetes know."""
 START_SECONDS = 400
 STREAMS = 20
-PROBE_TOKENS = 16
 PODS = "stoker.dev/model-deployment=smollm2"
 TOOL = {
     "type": "function",
@@ -203,13 +201,6 @@ def test_no_stream_is_cut_by_scaling_vllm_from_two_to_one(kube: Kube, service: S
 
 
 def twenty_streams(service: Service) -> list[Stream]:
-    """All under way, for 20 s at the speed of this machine right now."""
-    probes = [service.gateway.stream(PROBE_TOKENS) for _ in range(STREAMS)]
-    for stream in probes:
-        stream.await_first_piece()
-    began = time.monotonic()
-    for stream in probes:
-        stream.await_end()
-    rate = PROBE_TOKENS / (time.monotonic() - began)
-    streams = [service.gateway.stream(min(int(rate * 20), 400)) for _ in range(STREAMS)]
+    """All under way, for 20 s and a little more."""
+    streams = service.gateway.long_streams(STREAMS, seconds=25, longest=400)
     return [stream.await_first_piece() for stream in streams]
