@@ -217,6 +217,7 @@ int main(int argc, char **argv) {
     idle = calloc(connections, sizeof *idle);
     for (int i = 0; i < connections; i++) dial(&conns[i]);
     uint64_t begin = now_us(), from = begin + warmup * 1e6, until = from + seconds * 1e6, stopped = 0, planned = 0;
+    measuring = warmup == 0;
     for (int i = 0; i < connections; i++)
         if (rate > 0) idle[idle_count++] = i;
         else ask(&conns[i], begin);

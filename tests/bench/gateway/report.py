@@ -134,7 +134,7 @@ def _row(measured: Measured, name: str) -> str:
         _ratio(gateway.per_second, bare.per_second),
         f"{added_ms(measured, name):.2f} ms",
         f"{chunk[0]:.2f} / {chunk[1]:.2f} ms",
-        f"{gateway.idle_mb:.0f} MB",
+        f"{gateway.idle_mb:.0f} MB" if gateway.idle_mb else "–",
         f"{gateway.streams_mb:.0f} MB" if gateway.streams_mb else "–",
     ]
     return f"| {' | '.join(cells)} |"

@@ -57,7 +57,7 @@ def run_requests(gateway: Gateway, engine: MockEngine, numbers: Numbers, seconds
 def run_chunks(gateway: Gateway, engine: MockEngine, numbers: Numbers, seconds: float) -> None:
     """Streams at the pace of a fast model."""
     streams = SLOW_STREAMS if gateway.name == "LiteLLM" else STREAMS
-    load = Load(streams, seconds, warmup=0.2, chunks=CHUNKS, gap_us=CHUNK_GAP_US)
+    load = Load(streams, seconds, warmup=0, chunks=CHUNKS, gap_us=CHUNK_GAP_US)
     heard, served, cpu = _run(gateway, engine, load)
     numbers.delivery_ms.append(heard.delivery_ms)
     if gateway.pids:
