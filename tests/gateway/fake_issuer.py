@@ -6,7 +6,7 @@ import json
 import time
 from typing import Any
 
-from aiohttp import web
+from aiohttp import encode_basic_auth, web
 from gateway.loops import ThreadedServer
 from joserfc import jws
 from joserfc.jwk import RSAKey
@@ -19,18 +19,28 @@ class FakeIssuer(ThreadedServer):
         super().__init__()
         self.keys: dict[str, RSAKey] = {}
         self.asked = 0
+        self.opaque: dict[str, dict[str, Any]] = {}
+        """Tokens that say nothing by themselves, and what is said of them."""
+        self.asked_about: list[str] = []
         self.start()
         self.name = f"http://127.0.0.1:{self.port}"
 
     def application(self) -> web.Application:
         app = web.Application()
         app.router.add_get("/jwks", self._jwks)
+        app.router.add_post("/introspect", self._introspect)
         app.router.add_get("/.well-known/openid-configuration", self._discovery)
         return app
 
     async def _jwks(self, request: web.Request) -> web.Response:
         self.asked += 1
         return web.json_response({"keys": [key.as_dict(private=False) for key in self.keys.values()]})
+
+    async def _introspect(self, request: web.Request) -> web.Response:
+        self.asked_about.append(str((await request.post())["token"]))
+        if request.headers["authorization"] != encode_basic_auth("gateway", "client secret"):
+            return web.json_response({"error": "invalid_client"}, status=401)
+        return web.json_response(self.opaque.get(self.asked_about[-1], {"active": False}))
 
     async def _discovery(self, request: web.Request) -> web.Response:
         return web.json_response({"issuer": self.name, "jwks_uri": f"{self.name}/jwks"})

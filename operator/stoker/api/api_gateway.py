@@ -159,6 +159,34 @@ class Oidc(ApiModel):
         )
 
 
+class Introspection(ApiModel):
+    """An issuer that is asked about tokens which are no JSON Web Tokens (RFC 7662)."""
+
+    cel_rules: ClassVar[tuple[Cel, ...]] = (
+        Cel(
+            f"self.url.startsWith('https://') || self.url.matches('{SERVICE_URL}')",
+            "auth.introspection: url must be https://, or http:// of a Service of this cluster (http://NAME.NAMESPACE.svc/PATH)",
+        ),
+    )
+
+    url: Annotated[str, Field(max_length=1024, pattern=r"^https?://[^\s]+$")]
+    """Its introspection endpoint."""
+    client_id: Annotated[str, Field(min_length=1, max_length=256)]
+    """As whom this gateway asks."""
+    client_secret_ref: LocalObjectReference
+    """Secret whose key `clientSecret` proves it."""
+    audiences: (
+        Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(min_length=1, max_length=16)] | None
+    ) = None
+    """One of these must be in what it says of aud. Default: any token that it knows is let in."""
+    claims: Claims = Claims()
+    """Where its answers say what."""
+    role_map: Annotated[list[RoleMapping], Field(min_length=1, max_length=64)] | None = None
+    """Roles by the values of the roles and groups claims; the first that fits counts."""
+    default_role: DnsLabel | None = None
+    """Role of users whom neither roleMap nor spec.roles[].subjects name. Default: they are refused."""
+
+
 class Auth(ApiModel):
     """Who may call."""
 
@@ -173,6 +201,8 @@ class Auth(ApiModel):
     """Issuers whose tokens are let in beside API keys, as `Authorization: Bearer TOKEN`. Default: none."""
     oidc: Oidc | None = None
     """Sign-on to the web chat; the issuer's tokens are let in at the API, too. Default: accounts of the web chat's own."""
+    introspection: Introspection | None = None
+    """Lets in tokens that say nothing by themselves; whose they are is asked, and believed for a minute. Default: none."""
     admin_key: bool = True
     """Makes ApiKey <gateway>-admin, so that three objects are enough to start. false removes it."""
 

@@ -151,6 +151,8 @@ class ResolvedApiGateway:
     """Where they count together; empty where each counts for itself."""
     jwt_secrets: Mapping[str, str] = field(default_factory=dict)
     """Shared secrets of issuers and of keys that speak for users, by the name of their Secret; one that is missing is not there."""
+    client_secret: str = ""
+    """For introspection; empty where its Secret is missing."""
     backend_secrets: Mapping[str, str] = field(default_factory=dict)
     """Keys of backends outside, by the name of their Secret."""
     address: str | None = None

@@ -17,7 +17,7 @@ from stoker.api.resolved import PublishedModel, ResolvedApiGateway
 from stoker.desired import portal
 from stoker.desired.gateway_pod import COMPONENT
 from stoker.desired.gateway_routes import build_named_routes
-from stoker.desired.gateway_tokens import build_issuers, build_user_tokens
+from stoker.desired.gateway_tokens import build_introspection, build_issuers, build_user_tokens
 from stoker.desired.objects import Object, child, compact_json, secret_data
 from stoker.desired.replicas import expected_cold_start, is_sleeping
 from stoker.desired.served_paths import served_paths
@@ -58,6 +58,7 @@ def build_secrets(resolved: ResolvedApiGateway) -> list[Object]:
         "modelLimits": [{"models": list(entry.models), **_bounds(entry)} for entry in gateway.spec.limits.models],
         "replicas": limit_shares(resolved.ready_replicas),
         "usageUrl": usage_url(gateway),
+        "introspection": build_introspection(gateway, resolved.client_secret),
         "routes": build_named_routes(gateway, resolved.backend_secrets),
         "redisUrl": resolved.redis_url or None,
         "keySecrets": names,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from stoker.api.api_gateway import ApiGateway, JwtIssuer
+from stoker.api.api_gateway import ApiGateway, Introspection, JwtIssuer
 from stoker.api.api_key import ApiKey
-from stoker.api.names import JWT_SECRET_FIELD
+from stoker.api.names import CLIENT_SECRET_FIELD, JWT_SECRET_FIELD
 from stoker.desired.objects import Object
 from stoker.errors import Stalled
 
@@ -29,20 +29,23 @@ def check_issuers(gateway: ApiGateway, secrets: Mapping[str, str]) -> None:
                 f"{where}: tokens of issuer {issuer.issuer} are refused, since Secret {name} has no {JWT_SECRET_FIELD} of {SHORTEST_SECRET} "
                 f"bytes or more: kubectl create secret generic {name} --from-literal={JWT_SECRET_FIELD}=…",
             )
-        named = [pair.role for pair in issuer.role_map or ()] + ([issuer.default_role] if issuer.default_role else [])
-        unknown = next((role for role in named if not gateway.has_role(role)), None)
-        if not named and not any(role.subjects for role in gateway.spec.roles):
-            raise Stalled(
-                "NobodyHasARole",
-                f"{where}: nobody whom issuer {issuer.issuer} vouches for has a role here: give it a roleMap or a defaultRole, or name users or "
-                "groups in spec.roles[].subjects",
-            )
-        if unknown is not None:
-            raise Stalled(
-                "RoleNotFound",
-                f"{where}: spec.auth of issuer {issuer.issuer} names the role {unknown}, which is not in spec.roles: add it, or correct "
-                "the name; its users are refused",
-            )
+        _check_roles(gateway, issuer, f"{where}: spec.auth of issuer {issuer.issuer}")
+
+
+def _check_roles(gateway: ApiGateway, issuer: JwtIssuer | Introspection, where: str) -> None:
+    named = [pair.role for pair in issuer.role_map or ()] + ([issuer.default_role] if issuer.default_role else [])
+    unknown = next((role for role in named if not gateway.has_role(role)), None)
+    if not named and not any(role.subjects for role in gateway.spec.roles):
+        raise Stalled(
+            "NobodyHasARole",
+            f"{where}: nobody whom it vouches for has a role here: give it a roleMap or a defaultRole, or name users or groups in "
+            "spec.roles[].subjects",
+        )
+    if unknown is not None:
+        raise Stalled(
+            "RoleNotFound",
+            f"{where} names the role {unknown}, which is not in spec.roles: add it, or correct the name; its users are refused",
+        )
 
 
 def build_user_tokens(key: ApiKey, secrets: Mapping[str, str]) -> Object | None:
@@ -76,18 +79,54 @@ def check_user_tokens(key: ApiKey, secret: str) -> None:
         )
 
 
+def build_introspection(gateway: ApiGateway, client_secret: str) -> Object | None:
+    """Whom to ask about tokens; nobody while there is no secret to ask with."""
+    asked = gateway.spec.auth.introspection
+    if asked is None or not client_secret:
+        return None
+    return {
+        "url": asked.url,
+        "clientId": asked.client_id,
+        "clientSecret": client_secret,
+        "audiences": list(asked.audiences or ()),
+        **_meanings(asked),
+    }
+
+
+def check_introspection(gateway: ApiGateway, client_secret: str) -> None:
+    """Say what is missing; see check_issuers."""
+    asked = gateway.spec.auth.introspection
+    if asked is None:
+        return
+    where = f"ApiGateway {gateway.metadata.name}"
+    if not client_secret:
+        name = asked.client_secret_ref.name
+        raise Stalled(
+            "TokenSecretMissing",
+            f"{where}: nobody is asked about tokens, since Secret {name} has no {CLIENT_SECRET_FIELD}: kubectl create secret generic {name} "
+            f"--from-literal={CLIENT_SECRET_FIELD}=…",
+        )
+    _check_roles(gateway, asked, f"{where}: spec.auth.introspection")
+
+
 def _lacks_secret(issuer: JwtIssuer, secrets: Mapping[str, str]) -> bool:
     return issuer.secret_ref is not None and not is_usable(secrets.get(issuer.secret_ref.name, ""))
 
 
 def _issuer(issuer: JwtIssuer, secrets: Mapping[str, str]) -> Object:
-    claims = issuer.claims
     return {
         "issuer": issuer.issuer,
         "audiences": list(issuer.audiences),
         "jwksUri": issuer.jwks_uri,
         "discovery": issuer.jwks_uri is None and issuer.secret_ref is None,
         "secret": secrets[issuer.secret_ref.name] if issuer.secret_ref else None,
+        **_meanings(issuer),
+    }
+
+
+def _meanings(issuer: JwtIssuer | Introspection) -> Object:
+    claims = issuer.claims
+    return {
         "claims": {"user": claims.user, "groups": claims.groups, "roles": claims.roles},
         "roleMap": [{"value": pair.value, "role": pair.role} for pair in issuer.role_map or ()],
         "defaultRole": issuer.default_role,

@@ -18,7 +18,15 @@ from urllib.parse import quote
 
 from stoker.gateway.bounds import NO_BOUNDS, Bounds, Scope, first_given, parse_bounds, positive
 from stoker.gateway.endpoints import ENDPOINTS, PATHS_BY_TASK
-from stoker.gateway.issuers import Issuer, UserTokens, parse_issuer, parse_user_tokens
+from stoker.gateway.issuers import (
+    Introspection,
+    Issuer,
+    UserTokens,
+    parse_introspection,
+    parse_issuer,
+    parse_user_tokens,
+)
+from stoker.gateway.openai_errors import ApiProblem
 from stoker.gateway.routing import ROUTE_PREFIX, Known, Route
 from stoker.gateway.routing import parse_routes_of as parse_named_routes
 
@@ -181,6 +189,8 @@ class Routes:
     """Replicas among which every limit is divided."""
     usage_url: str = ""
     """Where usage is kept; empty where it is not."""
+    introspection: Introspection | None = None
+    """Whom to ask about tokens that say nothing by themselves."""
     routes: tuple[Route, ...] = ()
     """Names that stand for several deployments."""
     redis_url: str = ""
@@ -212,6 +222,9 @@ class Table:
     replicas: int = 1
     usage_url: str = ""
     redis_url: str = ""
+    introspection: Introspection | None = None
+    strangers: dict[bytes, tuple[float, ApiProblem]] = field(default_factory=dict)
+    """Tokens that are nobody's, by their SHA-256: until when that is believed, and what to say."""
     identities: dict[bytes, Key] = field(default_factory=dict)
     """Tokens that were found good, by their SHA-256."""
     cache: dict[tuple[bytes, str, str], Any] = field(default_factory=dict)
@@ -287,11 +300,20 @@ def parse_routes(text: bytes | str) -> Routes:
         model_bounds=model_bounds,
         replicas=replicas,
         usage_url=str(document.get("usageUrl") or ""),
+        introspection=_parse_introspection(document),
         routes=_parse_named_routes(_list(document, "routes"), models),
         redis_url=str(document.get("redisUrl") or ""),
         certificate_secret=_parse_certificate_secret(document),
         sites=tuple(site for entry in _list(document, "sites") if (site := _parse_site(entry)) is not None),
     )
+
+
+def _parse_introspection(document: dict[str, Any]) -> Introspection | None:
+    try:
+        return parse_introspection(document.get("introspection"))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        logger.warning("%s: introspection is left out: %s: %s", ROUTES_FIELD, type(error).__name__, error)
+        return None
 
 
 def _parse_named_routes(entries: list[Any], models: tuple[Model, ...]) -> tuple[Route, ...]:
@@ -387,6 +409,7 @@ def build_table(routes: Routes, keys: Iterable[Key], key_sets: Mapping[str, obje
         max_request_bytes=routes.max_request_bytes,
         token=routes.token,
         roles=roles,
+        introspection=routes.introspection,
         verifier=_build_verifier(routes.issuers, key_sets or {}),
         bounds=routes.bounds,
         user_bounds=routes.user_bounds,

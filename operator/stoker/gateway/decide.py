@@ -24,13 +24,15 @@ from stoker.gateway.routing import Route, find_model
 
 if TYPE_CHECKING:
     from stoker.gateway.issuers import UserTokens
-    from stoker.gateway.tokens import Verifier
+    from stoker.gateway.tokens import Identity, Verifier
 
 ANSWER_CLUSTER = "answer"
 ENGINES_CLUSTER = "engines"
 ALLOWED = "allowed"
 """The reason of what goes to an engine."""
 ANY_MODEL = compile_patterns(["*"])
+KEY_PREFIX = "sk-"
+"""What begins like this is a key, and no issuer is asked about it."""
 LONGEST_KEY = 16 << 10
 """Of tokens, too, and those carry lists of groups."""
 IDENTITIES = 10_000
@@ -136,7 +138,7 @@ def decide_path(table: Table, request: Request, path: str, endpoint: Endpoint | 
     """The key comes first: without one nothing can be learned, not even which paths exist."""
     key = find_caller(table, request, now)
     if isinstance(key, ApiProblem):
-        return Decision(key.code, problem=key)
+        return Decision(errors.ASK_ABOUT_TOKEN if key is errors.UNASKED else key.code, problem=key)
     if endpoint is None:
         return decide_models(table, key, request.method, path)
     if request.method != "POST":
@@ -182,9 +184,20 @@ def find_key(table: Table, authorization: str, now: float) -> Key | ApiProblem:
     key = table.keys.get(digest)
     if key is None and table.verifier is not None and secret.count(".") == 2:
         return find_identity(table, table.verifier, secret, digest, now)
+    if key is None and table.introspection is not None and not secret.startswith(KEY_PREFIX):
+        return find_stranger(table, digest, now)
     if key is None or (key.expires_at is not None and key.expires_at <= now):
         return errors.wrong_key()
     return key
+
+
+def find_stranger(table: Table, digest: bytes, now: float) -> Key | ApiProblem:
+    """Whom a token speaks for that says nothing by itself, as far as its issuer has told."""
+    key = table.identities.get(digest)
+    if key is not None and key.expires_at is not None and key.expires_at > now:
+        return key
+    until, problem = table.strangers.get(digest, (0.0, None))
+    return problem if problem is not None and until > now else errors.UNASKED
 
 
 def find_identity(table: Table, verifier: Verifier, token: str, digest: bytes, now: float) -> Key | ApiProblem:
@@ -200,11 +213,16 @@ def find_identity(table: Table, verifier: Verifier, token: str, digest: bytes, n
         return errors.wrong_token(str(error), errors.UNKNOWN_SIGNING_KEY)
     except BadToken as error:
         return errors.wrong_token(str(error))
+    return remember_identity(table, identity, digest, identity.expires_at)
+
+
+def remember_identity(table: Table, identity: Identity, digest: bytes, until: float) -> Key | ApiProblem:
+    """As a key, if he has a role here."""
     role = identity.role or table.role_of(identity.name, identity.groups) or identity.default_role
     made = Key(
         name=f"jwt:{identity.user}",
         digest=digest,
-        expires_at=identity.expires_at,
+        expires_at=until,
         allowed=ANY_MODEL,
         role=role,
         caller=identity.caller,

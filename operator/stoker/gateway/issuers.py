@@ -40,6 +40,28 @@ class Issuer:
 
 
 @dataclass(frozen=True, slots=True)
+class Introspection:
+    """Whom to ask about tokens that say nothing by themselves."""
+
+    url: str
+    client_id: str
+    client_secret: str
+    issuer: Issuer
+    """What the answer means here."""
+
+
+def parse_introspection(entry: Any) -> Introspection | None:
+    """ValueError or the like for anything that is not whole."""
+    if entry is None:
+        return None
+    url = _text(entry["url"])
+    if urlsplit(url).scheme not in ("https", "http"):
+        raise ValueError(f"introspection.url is no http address: {url}")
+    issuer = Issuer(issuer=url, audiences=frozenset(map(_text, entry.get("audiences") or ())), **_meanings(entry))
+    return Introspection(url, _text(entry["clientId"]), _text(entry["clientSecret"]), issuer)
+
+
+@dataclass(frozen=True, slots=True)
 class UserTokens:
     """How a service that calls with one key says for which of its users: by tokens that it signs with a shared secret."""
 
@@ -62,18 +84,13 @@ def parse_user_tokens(entry: Any) -> UserTokens | None:
 
 def parse_issuer(entry: Any) -> Issuer:
     """ValueError or the like for anything that is not whole: half an issuer must not let anybody in."""
-    claims: Mapping[str, Any] = entry.get("claims") or {}
     found = Issuer(
         issuer=_text(entry["issuer"]),
         audiences=frozenset(_text(audience) for audience in entry["audiences"]),
         jwks_uri=_text(entry.get("jwksUri") or "-").strip("-"),
         discovery=entry.get("discovery") is True,
         secret=str(entry.get("secret") or ""),
-        user=_text(claims.get("user") or "sub"),
-        groups=_text(claims.get("groups") or "groups"),
-        roles=_text(claims.get("roles") or "roles"),
-        role_map=tuple((_text(pair["value"]), _text(pair["role"])) for pair in entry.get("roleMap") or ()),
-        default_role=str(entry.get("defaultRole") or ""),
+        **_meanings(entry),
     )
     if not found.audiences:
         raise ValueError(f"issuer {found.issuer} has no audiences")
@@ -84,6 +101,18 @@ def parse_issuer(entry: Any) -> Issuer:
     if found.keys_address and urlsplit(found.keys_address).scheme not in ("https", "http"):
         raise ValueError(f"the keys of issuer {found.issuer} are not at an http address: {found.keys_address}")
     return found
+
+
+def _meanings(entry: Any) -> dict[str, Any]:
+    """What claims and their values are here."""
+    claims: Mapping[str, Any] = entry.get("claims") or {}
+    return {
+        "user": _text(claims.get("user") or "sub"),
+        "groups": _text(claims.get("groups") or "groups"),
+        "roles": _text(claims.get("roles") or "roles"),
+        "role_map": tuple((_text(pair["value"]), _text(pair["role"])) for pair in entry.get("roleMap") or ()),
+        "default_role": str(entry.get("defaultRole") or ""),
+    }
 
 
 def _text(value: Any) -> str:

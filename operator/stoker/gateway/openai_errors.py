@@ -104,6 +104,23 @@ def wrong_token(why: str, code: str = "invalid_token") -> ApiProblem:
     )
 
 
+ASK_ABOUT_TOKEN = "ask_about_token"
+
+
+def token_unchecked() -> ApiProblem:
+    """Perhaps good: nobody could be asked."""
+    return ApiProblem(
+        401,
+        "token_not_checked",
+        "Your token could not be checked: its issuer does not answer at the moment, or is asked too often. Try again in a few seconds, or use an API key.",
+        headers=(("retry-after", "5"),),
+    )
+
+
+UNASKED = token_unchecked()
+"""What is said of a token that nobody was asked about yet, when nobody can be."""
+
+
 def wrong_user_token(why: str) -> ApiProblem:
     """A good key, but what it says of its user is not."""
     return ApiProblem(

@@ -23,10 +23,16 @@ from stoker.gateway.decide import ALLOWED, Decision, Request, choose_backend, de
 from stoker.gateway.dispatch import Dispatcher, Later, Timer
 from stoker.gateway.endings import follow_endings, follow_gauges, parse_lines, read_gauges
 from stoker.gateway.endpoints import CONVERSATIONS
+from stoker.gateway.introspection import Inquiries
 from stoker.gateway.limits import Reading
 from stoker.gateway.load import LoadApi
 from stoker.gateway.metrics import DecisionMetrics
-from stoker.gateway.openai_errors import UNKNOWN_SIGNING_KEY, ApiProblem, model_not_ready
+from stoker.gateway.openai_errors import (
+    ASK_ABOUT_TOKEN,
+    UNKNOWN_SIGNING_KEY,
+    ApiProblem,
+    model_not_ready,
+)
 from stoker.gateway.pool import Asking, Waiter
 from stoker.gateway.probes import ProbeServer
 from stoker.gateway.processes import prepare_process, run_until_told
@@ -73,6 +79,7 @@ class Policy:
         self.dispatcher.on_cancel = self.admissions.cancelled
         self.last_number = 0
         """Of the request that was answered last, where it went to an engine."""
+        self.inquiries: Inquiries | None = None
         self.on_unknown_key: Callable[[], None] = lambda: None
         """Called when a token names a key that is in no set."""
 
@@ -120,9 +127,9 @@ class Policy:
         if request.place and (waiter := self.dispatcher.claim(request.place, reply)) is not None:
             return waiter
         decision = self._decide(table, request)
+        if decision.reason == ASK_ABOUT_TOKEN:
+            return self._inquire(table, request, head, body, reply) or decision.wire
         wire = decision.wire
-        if not wire:
-            wire = decision.wire = render(decision)
         answer: bytes | Waiter | Asking = wire
         if decision.reason is ALLOWED:
             if (shared := self.admissions.asked_first(decision, request)) is not None:
@@ -135,7 +142,31 @@ class Policy:
 
     def _decide(self, table: Table, request: Request) -> Decision:
         decision = decide(table, request, time.time())
-        return decision if decision.route is None else self._choose(decision, decision.route, request)
+        if decision.route is not None:
+            decision = self._choose(decision, decision.route, request)
+        if not decision.wire:
+            decision.wire = render(decision)
+        return decision
+
+    def _inquire(
+        self, table: Table, request: Request, head: bytes, body: bytes, reply: Callable[[bytes], None]
+    ) -> Asking | None:
+        """Have the relay ask whose token it is, and decide again; None where too much is asked already."""
+        if self.inquiries is None:
+            return None
+        asking = Asking()
+
+        def settled() -> None:
+            if asking.over:
+                return
+            try:
+                answer = self.answer(head, body, reply)
+            except Exception:
+                logger.exception("a decision failed")
+                answer = NO_CONFIGURATION
+            asking.deliver(answer)
+
+        return asking if self.inquiries.ask(table, request.authorization[7:].strip(), settled) else None
 
     def _choose(self, decision: Decision, route: Route, request: Request) -> Decision:
         """The deployment of a route that a request goes to, or waits for."""
@@ -284,6 +315,7 @@ async def serve(settings: Settings, sockets: tuple[socket.socket, socket.socket]
 
     loop.add_reader(changes, on_change)
     policy.on_unknown_key = KeyRequest(settings).ask
+    policy.inquiries = Inquiries(settings)
     load = LoadApi(policy.reader, dispatcher, policy.cold_starts)
     probes = ProbeServer(settings, policy.reader, metrics, load.handle)
     log = LogReader.at_end(settings.log)

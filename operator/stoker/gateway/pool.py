@@ -47,12 +47,12 @@ class Ticket:
 
 
 class Asking:
-    """A request for which another process is asked; milliseconds."""
+    """A request for which another process is asked; milliseconds, save where that asks an identity provider."""
 
     __slots__ = ("deliver", "over")
 
     def __init__(self) -> None:
-        self.deliver: Callable[[bytes | Waiter], None] = lambda answer: None
+        self.deliver: Callable[[bytes | Waiter | Asking], None] = lambda answer: None
         self.over = False
         """Nobody waits for the answer any more."""
 

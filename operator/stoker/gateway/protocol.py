@@ -130,9 +130,11 @@ class PolicyProtocol(asyncio.Protocol):
             answer.deliver = self._take_answer
         self._settle(answer)
 
-    def _take_answer(self, answer: bytes | Waiter) -> None:
-        """To a request for which somebody was asked; it may have to wait now."""
+    def _take_answer(self, answer: bytes | Waiter | Asking) -> None:
+        """To a request for which somebody was asked; it may have to wait now, or somebody else is asked."""
         self._waiter = None
+        if isinstance(answer, Asking):
+            answer.deliver = self._take_answer
         self._settle(answer)
         self._answer_all()
 

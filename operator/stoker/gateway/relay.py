@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import uvloop
 
 from stoker.gateway import openai_errors as errors
@@ -24,6 +25,7 @@ from stoker.gateway.access_log import Rotation
 from stoker.gateway.config import Key, Model, Table
 from stoker.gateway.endpoints import speaks_anthropic
 from stoker.gateway.held import hold_stream, wants_signs_of_life
+from stoker.gateway.introspection import ASK_SECONDS, introspect
 from stoker.gateway.key_sets import KeySets
 from stoker.gateway.openai_errors import ApiProblem
 from stoker.gateway.openapi import build_document
@@ -53,6 +55,7 @@ class Answers:
         refresh_keys: Callable[[], None] = lambda: None,
     ) -> None:
         self._internal = internal
+        self._client: httpx.AsyncClient | None = None
         self._reader = reader
         self._publisher = publisher
         self._refresh_keys = refresh_keys
@@ -67,6 +70,8 @@ class Answers:
         if answer == "refresh-keys":
             self._refresh_keys()
             return WebResponse(200, b"", TEXT)
+        if answer == "introspect":
+            return await self._introspect(request.headers.get("x-gw-token", ""))
         if answer == "held":
             return hold_stream(request, self._internal)
         if answer == "problem":
@@ -88,6 +93,20 @@ class Answers:
             return problem(errors.model_not_found(name)) if model is None else as_json(describe(name, model))
         # Nothing the policy says ends here; a request that slipped past it would, and gets nothing.
         return problem(ApiProblem(404, "unknown_url", "The gateway has no route for this request."))
+
+    async def _introspect(self, token: str) -> WebResponse:
+        """What an issuer says of a token; 502 where it says nothing."""
+        table = self._reader.table
+        if table is None or table.introspection is None or not token:
+            return WebResponse(404, b"")
+        self._client = self._client or httpx.AsyncClient(timeout=ASK_SECONDS, follow_redirects=False)
+        try:
+            return as_json(await introspect(self._client, table.introspection, token))
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            logger.warning(
+                "%s does not say whose a token is: %s", table.introspection.url, error or type(error).__name__
+            )
+            return WebResponse(502, b"")
 
     def _metrics(self) -> bytes:
         published = self._publisher.published_at

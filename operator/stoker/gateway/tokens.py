@@ -109,7 +109,7 @@ class Verifier:
             raise BadToken("its issuer is not one that this gateway trusts")
         issuer, keys = found
         key, algorithm = _choose(header, issuer, keys)
-        return _identify(issuer, _check_signature(token, key, algorithm), now)
+        return identify(issuer, _check_signature(token, key, algorithm), now)
 
 
 def verify_user(token: str, by: UserTokens, now: float) -> User:
@@ -215,9 +215,13 @@ def _choose(header: dict[str, Any], issuer: Issuer, keys: tuple[PublicKey, ...])
     return fitting[0].key, algorithm
 
 
-def _identify(issuer: Issuer, claims: dict[str, Any], now: float) -> Identity:
+def identify(issuer: Issuer, claims: dict[str, Any], now: float) -> Identity:
+    """Who is meant by claims that may be believed; BadToken where they are not for here or not for now."""
     audience = claims.get("aud")
-    if not issuer.audiences.intersection([audience] if isinstance(audience, str) else _texts(audience)):
+    # Only of tokens that the issuer itself was asked about may any do.
+    if issuer.audiences and not issuer.audiences.intersection(
+        [audience] if isinstance(audience, str) else _texts(audience)
+    ):
         raise BadToken("it is meant for somebody else (aud)")
     expires_at = _check_times(claims, now)
     user = claim(claims, issuer.user)

@@ -13,6 +13,7 @@ from datetime import datetime
 from stoker.api import ApiGateway, ApiKey, ModelDeployment
 from stoker.api.api_gateway import base_url
 from stoker.api.names import (
+    CLIENT_SECRET_FIELD,
     KEY_SECRET_FIELD,
     URL_FIELD,
     admin_key_name,
@@ -32,7 +33,7 @@ from stoker.desired.gateway_certificate import check_gateway_certificate
 from stoker.desired.gateway_config import check_redis
 from stoker.desired.gateway_pod import COMPONENT
 from stoker.desired.gateway_routes import backend_secrets, check_named_routes
-from stoker.desired.gateway_tokens import check_issuers
+from stoker.desired.gateway_tokens import check_introspection, check_issuers
 from stoker.desired.publishing import check_gateway, published_models
 from stoker.desired.replicas import is_sleeping
 from stoker.desired.usage_pod import build_usage
@@ -66,6 +67,7 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
         account = await context.children.apply(gateway, build_account(gateway))
         jwt_secrets = await read_token_secrets(context, gateway.metadata.namespace, _token_secrets(gateway, keys))
         context.gateway_tokens[gateway.key] = token = await _read_or_make_token(context, gateway)
+        client_secret = await _read_client_secret(context, gateway)
         backend_keys = await read_token_secrets(
             context, gateway.metadata.namespace, backend_secrets(gateway), KEY_SECRET_FIELD
         )
@@ -77,6 +79,7 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
             token=token,
             account_uid=account["metadata"]["uid"],
             jwt_secrets=jwt_secrets,
+            client_secret=client_secret,
             backend_secrets=backend_keys,
             address=base_url(gateway, cache.child(SERVICES, gateway.key)),
             ready_replicas=workload.ready_replicas if workload else 0,
@@ -92,6 +95,7 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
         usage_problem = await try_usage(context, gateway, usage)
         await _prune_key_secrets(context, gateway, children)
         check_issuers(gateway, jwt_secrets)
+        check_introspection(gateway, client_secret)
         check_named_routes(gateway, models, backend_keys)
         check_redis(gateway, redis_url)
         check_gateway_certificate(gateway, await _read_certificate(context, gateway), now)
@@ -173,6 +177,14 @@ def _token_secrets(gateway: ApiGateway, keys: Iterable[ApiKey]) -> set[str]:
     """Names of the Secrets that tokens are signed with."""
     issuers = {issuer.secret_ref.name for issuer in gateway.spec.auth.issuers if issuer.secret_ref is not None}
     return issuers | {key.spec.user_tokens.secret_ref.name for key in keys if key.spec.user_tokens is not None}
+
+
+async def _read_client_secret(context: Context, gateway: ApiGateway) -> str:
+    asked = gateway.spec.auth.introspection
+    if asked is None:
+        return ""
+    name = asked.client_secret_ref.name
+    return (await read_token_secrets(context, gateway.metadata.namespace, [name], CLIENT_SECRET_FIELD)).get(name, "")
 
 
 async def _read_certificate(context: Context, gateway: ApiGateway) -> dict[str, bytes] | None:

@@ -4,9 +4,16 @@ from typing import Any
 
 import pytest
 
-from stoker.desired.gateway_tokens import build_issuers, build_user_tokens, check_issuers, check_user_tokens
+from stoker.desired.gateway_tokens import (
+    build_introspection,
+    build_issuers,
+    build_user_tokens,
+    check_introspection,
+    check_issuers,
+    check_user_tokens,
+)
 from stoker.errors import Stalled
-from stoker.gateway.issuers import parse_issuer, parse_user_tokens
+from stoker.gateway.issuers import parse_introspection, parse_issuer, parse_user_tokens
 
 SECRET = "x" * 32
 BY_SECRET = {"issuer": "ours", "audiences": ["gateway"], "secretRef": {"name": "hs"}, "defaultRole": "user"}
@@ -90,3 +97,29 @@ def test_a_key_that_only_speaks_for_users_is_left_out_while_its_secret_is_of_no_
     assert told == {"issuer": "open-webui", "secret": "", "required": True}
     with pytest.raises(ValueError, match="is not a text"):
         parse_user_tokens(told)
+
+
+ASKED = {"url": "https://idp.example.com/introspect", "clientId": "gateway", "clientSecretRef": {"name": "oidc"}, "defaultRole": "user"}  # fmt: skip
+
+
+def test_a_gateway_is_told_whom_to_ask_about_tokens(make_gateway) -> None:
+    gateway = make_gateway(auth={"introspection": ASKED})
+    told = build_introspection(gateway, "hush")
+    read = parse_introspection(told)
+    assert read is not None
+    assert (read.url, read.client_id, read.client_secret, read.issuer.default_role) == (ASKED["url"], "gateway", "hush", "user")  # fmt: skip
+    check_introspection(gateway, "hush")
+    assert build_introspection(make_gateway(), "hush") is None
+    check_introspection(make_gateway(), "")
+
+
+def test_without_a_client_secret_nobody_is_asked_and_it_is_said(make_gateway) -> None:
+    gateway = make_gateway(auth={"introspection": ASKED})
+    assert build_introspection(gateway, "") is None
+    with pytest.raises(Stalled) as stalled:
+        check_introspection(gateway, "")
+    assert stalled.value.reason == "TokenSecretMissing"
+    assert "kubectl create secret generic oidc --from-literal=clientSecret" in stalled.value.message
+    with pytest.raises(Stalled) as stalled:
+        check_introspection(make_gateway(auth={"introspection": {**ASKED, "defaultRole": "gone"}}), "hush")
+    assert stalled.value.reason == "RoleNotFound"

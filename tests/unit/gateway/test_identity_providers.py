@@ -9,7 +9,7 @@ import pytest
 from stoker.api import ApiGateway
 from stoker.desired.gateway_tokens import build_issuers
 from stoker.gateway.issuers import parse_issuer
-from stoker.gateway.tokens import _identify
+from stoker.gateway.tokens import identify as judge
 
 NOW = 1_800_000_000.0
 
@@ -62,7 +62,7 @@ def identify(claims: dict[str, Any], settings: dict[str, Any]) -> Any:
     }
     gateway = ApiGateway.model_validate({"metadata": {"name": "gateway"}, "spec": {"auth": {"oidc": oidc}}})
     (told,) = build_issuers(gateway, {})
-    return _identify(parse_issuer(told), {**claims, "exp": NOW + 600}, NOW)
+    return judge(parse_issuer(told), {**claims, "exp": NOW + 600}, NOW)
 
 
 @pytest.mark.parametrize(("claims", "settings"), SHAPES)
