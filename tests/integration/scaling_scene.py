@@ -86,9 +86,7 @@ class Scene:
         secret = await self.client.get(SECRETS, self.namespace, f"{GATEWAY}-routes")
         assert secret is not None
         self.token = json.loads(base64.b64decode(secret["data"]["routes.json"]))["token"]
-        selector = f"stoker.dev/api-gateway={GATEWAY}"
-        found, _ = await self.client.list(PODS, self.namespace, label_selector=selector)
-        there = [pod["status"]["podIP"] for pod in found if "deletionTimestamp" not in pod["metadata"]]
+        there = await self.gateway_addresses()
         before = self.pods.gateways.pop(self.gateway_ip, None) if self.gateway_ip not in there else None
         self.gateway_ip = there[0]
         for ip in there:
@@ -98,6 +96,17 @@ class Scene:
                 self.gateway.model(name)
         async with asyncio.timeout(20):
             await self.gateway.streaming.wait()
+
+    async def gateway_addresses(self) -> list[str]:
+        """Of the pods that serve; a gateway has others, too."""
+        selector = f"stoker.dev/api-gateway={GATEWAY},app.kubernetes.io/component=gateway"
+        async with asyncio.timeout(60):
+            while True:
+                pods, _ = await self.client.list(PODS, self.namespace, label_selector=selector)
+                there = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+                if there and all(pod["status"].get("podIP") for pod in there):
+                    return [pod["status"]["podIP"] for pod in there]
+                await asyncio.sleep(0.2)
 
     def gateway_model(self, name: str) -> None:
         for gateway_pod in self.pods.gateways.values():

@@ -123,7 +123,8 @@ async def test_a_wake_up_outlives_the_gateway_that_asked_for_it_and_the_operator
     stage.gateway.model(stage.key("sleepy")).held = 1
     operator.start()
     await stage.until(lambda: stage.wanted("sleepy") == 1, timeout=40)
-    pods, _ = await stage.client.list(PODS, stage.namespace, label_selector="stoker.dev/api-gateway")
+    gateways = "stoker.dev/api-gateway,app.kubernetes.io/component=gateway"
+    pods, _ = await stage.client.list(PODS, stage.namespace, label_selector=gateways)
     stage.gateway.silent = True
     await stage.client.delete(PODS, stage.namespace, pods[0]["metadata"]["name"])
     await stage.until(lambda: stage.endpoints["sleepy"])
