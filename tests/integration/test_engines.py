@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from base64 import b64decode
+
 import pytest
 import yaml
 from integration.control_plane import ControlPlane, OperatorProcess
-from integration.objects import MODEL, engine, model
+from integration.objects import GATEWAY, MODEL, Object, engine, gateway, model
 from integration.waiting import is_ready, reason, until, until_gone
 from wrong_combinations import COMBINATIONS
 
 from stoker.cluster.client import KubeClient
-from stoker.cluster.resource_types import CONFIG_MAPS, DEPLOYMENTS, INFERENCE_ENGINES, MODEL_DEPLOYMENTS
+from stoker.cluster.resource_types import CONFIG_MAPS, DEPLOYMENTS, INFERENCE_ENGINES, MODEL_DEPLOYMENTS, SECRETS
 
 pytestmark = pytest.mark.integration
 
@@ -88,3 +91,28 @@ async def test_every_wrong_combination_is_told_and_none_makes_a_pod(
         told = await until(client, MODEL_DEPLOYMENTS, namespace, name, lambda obj: bool(reason(obj, "Stalled")))
         assert reason(told, "Stalled") == expected, (name, told["status"])
     assert plane.kubectl("get", "deployments,pods", "-n", namespace, "-o", "name").strip() == ""
+
+
+async def test_an_engine_that_asks_for_a_key_gets_one_and_its_gateway_knows_it(
+    plane: ControlPlane, operator: OperatorProcess, client: KubeClient, namespace: str
+) -> None:
+    plane.apply(engine(engineAuth="GeneratedKey"), model(), gateway(), namespace=namespace)
+    secret = await until(client, SECRETS, namespace, f"{MODEL}-engine-key", bool)
+    key = b64decode(secret["data"]["key"]).decode()
+
+    def told(routes: Object) -> object:
+        (entry,) = json.loads(b64decode(routes["data"]["routes.json"]))["models"] or [{}]
+        return entry.get("engineKey")
+
+    await until(client, SECRETS, namespace, f"{GATEWAY}-routes", lambda obj: told(obj) == key)
+    child = await client.get(DEPLOYMENTS, namespace, MODEL)
+    assert child is not None
+    (container,) = child["spec"]["template"]["spec"]["containers"]
+    assert {
+        "name": "LLAMA_API_KEY",
+        "valueFrom": {"secretKeyRef": {"name": f"{MODEL}-engine-key", "key": "key"}},
+    } in container["env"]
+    plane.kubectl("annotate", "modeldeployment", MODEL, "-n", namespace, "look=again")
+    again = await client.get(SECRETS, namespace, f"{MODEL}-engine-key")
+    assert again is not None
+    assert again["metadata"]["resourceVersion"] == secret["metadata"]["resourceVersion"]
