@@ -101,9 +101,11 @@ def _diagnose_pod(workload: Workload, pod: ObservedPod, leaving: list[ObservedPo
 
 
 def _is_out_of_sight(pod: ObservedPod) -> bool:
-    """Containers as their kubelet last told them, all ready, in a pod that somebody else has called not ready."""
-    running = [container for container in pod.containers if container.state == "running"]
-    return pod.reason == "NodeLost" or (bool(running) and all(container.ready for container in running))
+    """Containers as their kubelet last told them, all running and ready, in a pod that somebody else has called not ready."""
+    there = [container for container in pod.containers if not _has_succeeded(container)]
+    return pod.reason == "NodeLost" or (
+        bool(there) and all(container.state == "running" and container.ready for container in there)
+    )
 
 
 def _node_unreachable(pod: ObservedPod) -> Cause:

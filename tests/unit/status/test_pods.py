@@ -209,6 +209,12 @@ def test_a_node_that_is_gone_is_told(workload, pod, container) -> None:
     assert "Node n1 of pod smol-1" in found.message
 
 
+@pytest.mark.parametrize("reason", ["CrashLoopBackOff", "ImagePullBackOff", "PodInitializing"])
+def test_a_ready_agent_beside_an_engine_that_is_not_there_is_no_lost_node(workload, pod, container, reason) -> None:
+    seen = pod(container("agent", ready=True, started=True), container("engine", "waiting", reason=reason, restarts=2))
+    assert cause(workload(seen)).reason != "NodeUnreachable"
+
+
 def test_a_pod_that_cannot_leave_its_lost_node_is_no_drain(workload, ready_pod) -> None:
     lost = ready_pod(name="old", terminating=True, reason="NodeLost", node="n1")
     assert cause(workload(lost)).reason == "NodeUnreachable"
