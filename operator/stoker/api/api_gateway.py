@@ -235,7 +235,7 @@ class Limits(RequestLimits):
     """What one user may ask for with all his keys (those of one spec.owner) and tokens together, besides the limit of each key."""
     redis_secret_ref: LocalObjectReference | None = None
     """Secret whose key `url` is the address of a Redis or Valkey (redis://HOST:6379/0, rediss:// with TLS) in which the gateway's replicas count together. Default: each admits its share. While Redis is away they share what is left."""
-    models: Annotated[list[ModelLimits], Field(max_length=32)] = []
+    models: Annotated[list[ModelLimits], Field(min_length=1, max_length=32)] | None = None
     """What each caller may ask of single models, besides his own limits."""
 
 

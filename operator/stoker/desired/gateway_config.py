@@ -55,7 +55,7 @@ def build_secrets(resolved: ResolvedApiGateway) -> list[Object]:
         "jwt": build_issuers(gateway, resolved.jwt_secrets),
         **_bounds(gateway.spec.limits),
         "perUser": _bounds(gateway.spec.limits.per_user),
-        "modelLimits": [{"models": list(entry.models), **_bounds(entry)} for entry in gateway.spec.limits.models],
+        "modelLimits": [{"models": list(entry.models), **_bounds(entry)} for entry in gateway.spec.limits.models or ()],
         "replicas": limit_shares(resolved.ready_replicas),
         "usageUrl": usage_url(gateway),
         "introspection": build_introspection(gateway, resolved.client_secret),
