@@ -34,8 +34,8 @@ EARLY_FILTER = "stoker.early"
 POLICY_FILTER = "stoker.policy"
 EXT_AUTHZ = "envoy.filters.http.ext_authz"
 """Where the policy's x-gw-* headers stand in a request's metadata."""
-KEPT = ("reason", "model", "pool", "endpoint", "key", "user", "caller", "role", "ticket")
-"""Of them, what the log tells, and what chooses the endpoint."""
+KEPT = ("reason", "model", "model-at", "pool", "endpoint", "key", "user", "caller", "role", "ticket")
+"""Of them, what the log tells, what chooses the endpoint, and what a route needs to write another name."""
 CORS_FILTER = "envoy.filters.http.cors"
 USAGE_FILTER = "envoy.filters.http.lua"
 POLICY_CLUSTER = "policy"
