@@ -43,6 +43,8 @@ API_VERSIONS = {
 }
 CHILD_KINDS = (
     "deployments",
+    "statefulsets",
+    "configmaps",
     "services",
     "serviceaccounts",
     "networkpolicies",

@@ -13,7 +13,7 @@ from e2e.kube import Kube, until
 from e2e.processes import Killer
 
 ENGINE_PODS = "stoker.dev/model-deployment=smollm2"
-GATEWAY_PODS = "stoker.dev/api-gateway=gateway"
+GATEWAY_PODS = "stoker.dev/api-gateway=gateway,app.kubernetes.io/component=gateway"
 LONG = 20
 """Seconds: longer than the changes take until they reach what carries the stream."""
 

@@ -14,7 +14,7 @@ from e2e.kube import Kube, until
 
 CHAT = {"model": "smollm2", "max_tokens": 4, "messages": [{"role": "user", "content": "Hi"}]}
 ENGINE_PODS = "stoker.dev/model-deployment=smollm2"
-GATEWAY_PODS = "stoker.dev/api-gateway=gateway"
+GATEWAY_PODS = "stoker.dev/api-gateway=gateway,app.kubernetes.io/component=gateway"
 
 
 def engine_counters(kube: Kube, service: Service) -> dict[str, str]:
