@@ -29,9 +29,9 @@ def compile_tool(name: str) -> Path:
     if not program.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         if not shutil.which("gcc"):
-            subprocess.run(
-                ["apt-get", "install", "-y", "-qq", "gcc", "libc6-dev"], check=True, stdout=subprocess.DEVNULL
-            )
+            # A fresh machine has no lists of packages yet.
+            for step in (["update"], ["install", "-y", "--no-install-recommends", "gcc", "libc6-dev"]):
+                subprocess.run(["apt-get", "-qq", *step], check=True, stdout=subprocess.DEVNULL)
         unfinished = program.with_suffix(f".{os.getpid()}")
         subprocess.run(["gcc", "-O2", "-Wall", "-o", unfinished, source], check=True)
         unfinished.rename(program)
