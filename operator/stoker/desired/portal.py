@@ -31,6 +31,7 @@ PREFIX = "/portal/"
 
 CONFIG_FIELD = "portal.json"
 SESSION_FIELD = "sessionKey"
+CLIENT_SECRET_FIELD = "clientSecret"
 _SECRETS = "/var/run/stoker/portal"
 _TOKEN_DIRECTORY = "/var/run/secrets/kubernetes.io/serviceaccount"
 _RESOURCES = {"requests": {"cpu": "10m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}}
@@ -66,9 +67,26 @@ def _config(resolved: ResolvedApiGateway, portal: Portal) -> Object:
         "publicUrl": portal.url,
         "roles": [*built_in, *own],
         "models": [_model(model) for model in resolved.models],
+        "oidc": _oidc(gateway),
+        "webUiUrl": gateway.status.web_ui_url,
         "maxKeysPerUser": portal.max_keys_per_user,
         "maxKeyDays": portal.max_key_days,
         "sessionSeconds": portal.session_seconds,
+    }
+
+
+def _oidc(gateway: ApiGateway) -> Object | None:
+    """As the API and the web chat take it: one identity provider, one map of roles."""
+    oidc = gateway.spec.auth.oidc
+    if oidc is None:
+        return None
+    return {
+        "issuer": oidc.issuer,
+        "clientId": oidc.client_id,
+        "scopes": list(oidc.scopes),
+        "userClaim": oidc.email_claim,
+        "rolesClaim": oidc.roles_claim,
+        "roleMap": {pair.value: pair.role for pair in oidc.roles},
     }
 
 
@@ -140,6 +158,11 @@ def _deployment(gateway: ApiGateway, portal: Portal, name: str, settings: Operat
             {"name": "secrets", "secret": {"secretName": name}},
         ],
     }
+    if oidc := gateway.spec.auth.oidc:
+        # Optional: without it people still sign in with keys, and the sign-in page says what the provider misses.
+        secret = {"secretName": oidc.client_secret_ref.name, "optional": True}
+        items = [{"key": CLIENT_SECRET_FIELD, "path": CLIENT_SECRET_FIELD}]
+        pod["volumes"].append({"name": "oidc", "secret": {**secret, "items": items}})
     if secrets := pull_secrets(settings):
         pod["imagePullSecrets"] = secrets
     return child(
@@ -169,6 +192,8 @@ def _container(gateway: ApiGateway, portal: Portal, settings: OperatorSettings) 
         {"name": "token", "mountPath": _TOKEN_DIRECTORY, "readOnly": True},
         {"name": "secrets", "mountPath": f"{_SECRETS}/session", "readOnly": True},
     ]
+    if gateway.spec.auth.oidc:
+        mounts.append({"name": "oidc", "mountPath": f"{_SECRETS}/oidc", "readOnly": True})
     return {
         "name": "portal",
         "image": settings.stoker_image,

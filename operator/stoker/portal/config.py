@@ -44,7 +44,6 @@ class PortalOidc(_Part):
     scopes: tuple[str, ...] = ("openid", "profile", "email")
     user_claim: str = "email"
     roles_claim: str = "roles"
-    groups_claim: str = "groups"
     role_map: dict[str, str] = {}
     default_role: str | None = None
 

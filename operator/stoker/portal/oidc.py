@@ -168,16 +168,18 @@ class IdentityProvider:
 
 
 def judge(oidc: PortalOidc, config: PortalConfig, claims: Mapping[str, Any]) -> Person:
-    """The role of somebody by his claims: the first of his roles and groups that the map knows, else the default role."""
+    """The role of somebody by his claims: the first in the map that he has, as at the API; else the default role."""
     user = _text(claims, oidc.user_claim) or _text(claims, "sub")
     if not user:
         raise SignInRefused(f"The ID token has neither {oidc.user_claim} nor sub.")
     if oidc.user_claim == "email" and claims.get("email_verified") is False:
         raise SignInRefused(f"The identity provider has not verified the address {user}.")
-    values = {*_texts(claims, oidc.roles_claim), *_texts(claims, oidc.groups_claim)}
+    values = _texts(claims, oidc.roles_claim)
     role = next((role for value, role in oidc.role_map.items() if value in values), oidc.default_role)
     if role is None or config.role(role) is None:
-        raise SignInRefused(f"{user} has no role here: ask an administrator to add you to one of the groups that have.")
+        raise SignInRefused(
+            f"{user} has no role here: ask an administrator to give you one of the roles that the gateway knows."
+        )
     return Person(user, role)
 
 

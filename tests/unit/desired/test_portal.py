@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -49,6 +50,35 @@ def test_what_the_operator_tells_is_what_the_portal_reads(
     (model,) = config.models
     assert (model.name, model.context_length, model.ready_replicas, model.replicas) == ("smollm2", 2048, 1, 2)
     assert config.max_key_days == 90
+
+
+def test_people_sign_in_where_the_api_and_the_web_chat_let_them_in(
+    portal: ResolvedApiGateway, make_gateway: Any, settings: OperatorSettings
+) -> None:
+    assert config_of(build_portal(portal, settings)).oidc is None
+    oidc = {
+        "issuer": "https://login.example.com",
+        "clientId": "stoker",
+        "clientSecretRef": {"name": "login"},
+        "rolesClaim": "realm_access.roles",
+        "roleMap": [{"value": "ai-admins", "role": "admin"}],
+    }
+    children = build_portal(replace(portal, gateway=make_gateway(portal={}, auth={"oidc": oidc})), settings)
+    found = config_of(children).oidc
+    assert found is not None
+    assert (found.issuer, found.roles_claim, found.role_map) == (
+        oidc["issuer"],
+        "realm_access.roles",
+        {"ai-admins": "admin"},
+    )
+    pod = next(child for child in children if child["kind"] == "Deployment")["spec"]["template"]["spec"]
+    assert {"name": "oidc", "mountPath": "/var/run/stoker/portal/oidc", "readOnly": True} in pod["containers"][0][
+        "volumeMounts"
+    ]
+    assert [volume["secret"]["secretName"] for volume in pod["volumes"] if "secret" in volume] == [
+        "gateway-portal",
+        "login",
+    ]
 
 
 def test_only_the_gateway_reaches_it(portal: ResolvedApiGateway, settings: OperatorSettings) -> None:
