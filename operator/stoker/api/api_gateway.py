@@ -454,6 +454,12 @@ class ApiGateway(Resource):
     spec: ApiGatewaySpec = ApiGatewaySpec()
     status: ApiGatewayStatus = ApiGatewayStatus()
 
+    @property
+    def roles(self) -> list[Role]:
+        """All roles that keys may name: the built-in ones that the gateway does not define itself, and its own."""
+        defined = {role.name for role in self.spec.roles}
+        return [*(Role(name=name) for name in BUILT_IN_ROLES if name not in defined), *self.spec.roles]
+
     def has_role(self, name: str) -> bool:
         """Whether keys may name this role."""
         return name in BUILT_IN_ROLES or any(role.name == name for role in self.spec.roles)

@@ -7,7 +7,7 @@ from datetime import datetime
 from math import ceil
 from typing import Any
 
-from stoker.api.api_gateway import BUILT_IN_ROLES, ApiGateway
+from stoker.api.api_gateway import ApiGateway
 from stoker.api.api_key import ApiKey
 from stoker.api.autoscaling import ColdStart
 from stoker.api.base import RequestLimits
@@ -90,18 +90,15 @@ def limit_shares(ready_replicas: int) -> int:
 
 
 def _roles(gateway: ApiGateway) -> list[Object]:
-    """The gateway's roles, and of the built-in ones those that it does not define itself."""
-    own = [
+    return [
         {
             "name": role.name,
             "models": list(role.models),
             **_bounds(role.limits),
             **({"users": role.subjects.users, "groups": role.subjects.groups} if role.subjects else {}),
         }
-        for role in gateway.spec.roles
+        for role in gateway.roles
     ]
-    defined = {role.name for role in gateway.spec.roles}
-    return [{"name": name, "models": ["*"]} for name in BUILT_IN_ROLES if name not in defined] + own
 
 
 def _bounds(limits: RequestLimits | None) -> Object:

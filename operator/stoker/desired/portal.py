@@ -6,10 +6,12 @@ import hashlib
 import hmac
 from typing import Any
 
-from stoker.api.api_gateway import BUILT_IN_ROLES, ApiGateway, Portal
+from stoker.api.api_gateway import ApiGateway, Portal
 from stoker.api.base import GROUP
-from stoker.api.names import child_labels, portal_name
+from stoker.api.names import CLIENT_SECRET_FIELD, child_labels, portal_name
 from stoker.api.resolved import OperatorSettings, PublishedModel, ResolvedApiGateway
+from stoker.desired.gateway_pod import COMPONENT as GATEWAY
+from stoker.desired.gateway_pod import TOKEN_DIRECTORY, account_token_sources
 from stoker.desired.objects import (
     Object,
     child,
@@ -31,9 +33,7 @@ PREFIX = "/portal/"
 
 CONFIG_FIELD = "portal.json"
 SESSION_FIELD = "sessionKey"
-CLIENT_SECRET_FIELD = "clientSecret"
 _SECRETS = "/var/run/stoker/portal"
-_TOKEN_DIRECTORY = "/var/run/secrets/kubernetes.io/serviceaccount"
 _RESOURCES = {"requests": {"cpu": "10m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}}
 
 
@@ -59,13 +59,10 @@ def build_portal(resolved: ResolvedApiGateway, settings: OperatorSettings) -> li
 
 def _config(resolved: ResolvedApiGateway, portal: Portal) -> Object:
     gateway = resolved.gateway
-    own = [{"name": role.name, "models": list(role.models)} for role in gateway.spec.roles]
-    defined = {role.name for role in gateway.spec.roles}
-    built_in = [{"name": name, "models": ["*"]} for name in BUILT_IN_ROLES if name not in defined]
     return {
         "url": portal.url.rstrip("/") + "/v1" if portal.url else gateway.status.url,
         "publicUrl": portal.url,
-        "roles": [*built_in, *own],
+        "roles": [{"name": role.name, "models": list(role.models)} for role in gateway.roles],
         "models": [_model(model) for model in resolved.models],
         "oidc": _oidc(gateway),
         "webUiUrl": gateway.status.web_ui_url,
@@ -130,7 +127,7 @@ def _rights(gateway: ApiGateway, name: str) -> list[Object]:
 
 def _network_policy(gateway: ApiGateway, name: str) -> Object:
     """Only through the gateway, which says truly how a browser came in."""
-    envoy = {"podSelector": {"matchLabels": selector_labels(gateway, "gateway")}}
+    envoy = {"podSelector": {"matchLabels": selector_labels(gateway, GATEWAY)}}
     spec = {
         "podSelector": {"matchLabels": selector_labels(gateway, COMPONENT)},
         "policyTypes": ["Ingress"],
@@ -154,7 +151,7 @@ def _deployment(gateway: ApiGateway, portal: Portal, name: str, settings: Operat
         "terminationGracePeriodSeconds": 10,
         "containers": [_container(gateway, portal, settings)],
         "volumes": [
-            {"name": "token", "projected": {"sources": _token_sources()}},
+            {"name": "token", "projected": {"sources": account_token_sources()}},
             {"name": "secrets", "secret": {"secretName": name}},
         ],
     }
@@ -189,7 +186,7 @@ def _container(gateway: ApiGateway, portal: Portal, settings: OperatorSettings) 
         "STOKER_PORTAL_SECRETS": _SECRETS,
     }
     mounts: list[dict[str, Any]] = [
-        {"name": "token", "mountPath": _TOKEN_DIRECTORY, "readOnly": True},
+        {"name": "token", "mountPath": TOKEN_DIRECTORY, "readOnly": True},
         {"name": "secrets", "mountPath": f"{_SECRETS}/session", "readOnly": True},
     ]
     if gateway.spec.auth.oidc:
@@ -208,10 +205,3 @@ def _container(gateway: ApiGateway, portal: Portal, settings: OperatorSettings) 
         **container_defaults(),
         "volumeMounts": mounts,
     }
-
-
-def _token_sources() -> list[Object]:
-    return [
-        {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
-        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
-    ]

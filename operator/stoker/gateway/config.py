@@ -29,6 +29,7 @@ from stoker.gateway.issuers import (
 from stoker.gateway.openai_errors import ApiProblem
 from stoker.gateway.routing import ROUTE_PREFIX, Known, Route
 from stoker.gateway.routing import parse_routes_of as parse_named_routes
+from stoker.patterns import compile_patterns
 
 if TYPE_CHECKING:
     from stoker.gateway.tokens import Verifier
@@ -437,22 +438,6 @@ def with_role(key: Key, roles: Mapping[str, Role], gateway: Routes | Table) -> K
         return None
     bounds = first_given(key.bounds, role.bounds if role else NO_BOUNDS, gateway.bounds)
     return replace(key, role_allowed=role.allowed if role else None, bounds=bounds)
-
-
-def compile_patterns(patterns: Iterable[str]) -> re.Pattern[str]:
-    """One expression for a key's model patterns: * and ? as in a shell, everything else stands for itself."""
-    parts = [_expression(pattern) for pattern in patterns]
-    # Without a pattern nothing matches: (?!) never does.
-    return re.compile("|".join(parts) if parts else "(?!)")
-
-
-def _expression(pattern: str) -> str:
-    first, *others = [re.escape(part).replace(r"\?", ".") for part in re.split(r"\*+", pattern)]
-    if not others:
-        return first
-    # Atomic groups: the first fit of a middle part is as good as any later one, so a pattern full of stars cannot take for ever.
-    middle = "".join(f"(?>.*?{part})" for part in others[:-1])
-    return f"{first}{middle}.*{others[-1]}"
 
 
 def _parse_model(entry: Any) -> Model | None:

@@ -15,12 +15,13 @@ from urllib.parse import unquote
 
 from stoker.gateway import openai_errors as errors
 from stoker.gateway.bounds import Scope
-from stoker.gateway.config import Key, Model, Table, compile_patterns, with_role
+from stoker.gateway.config import Key, Model, Table, with_role
 from stoker.gateway.endpoints import ENDPOINTS, Endpoint
 from stoker.gateway.multipart import BadForm, read_form_field
 from stoker.gateway.openai_errors import ApiProblem
 from stoker.gateway.openapi import OPENAPI_PATH
 from stoker.gateway.routing import Route, find_model
+from stoker.patterns import compile_patterns
 
 if TYPE_CHECKING:
     from stoker.gateway.issuers import UserTokens

@@ -19,12 +19,12 @@ from joserfc import jws
 from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
+from stoker.claims import claim, texts_of
 from stoker.gateway.issuers import Issuer, UserTokens
 
 CLOCK_SKEW_SECONDS = 60.0
 SMALLEST_RSA_BITS = 2048
 LONGEST_USER = 256
-LONGEST_LIST = 1000
 
 _PART = re.compile(r"[A-Za-z0-9_-]+")
 _HEADER_SAFE = re.compile(r"[^!-~]")
@@ -220,14 +220,14 @@ def identify(issuer: Issuer, claims: dict[str, Any], now: float) -> Identity:
     audience = claims.get("aud")
     # Only of tokens that the issuer itself was asked about may any do.
     if issuer.audiences and not issuer.audiences.intersection(
-        [audience] if isinstance(audience, str) else _texts(audience)
+        [audience] if isinstance(audience, str) else texts_of(audience)
     ):
         raise BadToken("it is meant for somebody else (aud)")
     expires_at = _check_times(claims, now)
     user = claim(claims, issuer.user)
     if not isinstance(user, str) or not 0 < len(user) <= LONGEST_USER:
         raise BadToken(f"it does not name its user ({issuer.user})")
-    groups, roles = (frozenset(_texts(claim(claims, path))) for path in (issuer.groups, issuer.roles))
+    groups, roles = (frozenset(texts_of(claim(claims, path))) for path in (issuer.groups, issuer.roles))
     role = next((role for value, role in issuer.role_map if value in roles or value in groups), "")
     return Identity(
         caller=f"{issuer.issuer} {user}",
@@ -252,24 +252,6 @@ def _check_times(claims: dict[str, Any], now: float) -> float:
         if moment is not None and moment - CLOCK_SKEW_SECONDS > now:
             raise BadToken(f"it is not valid yet ({name})")
     return expires_at + CLOCK_SKEW_SECONDS
-
-
-def claim(claims: Mapping[str, Any], path: str) -> Any:
-    """A claim by its name, or by a path of names with dots between them; None where there is none."""
-    if path in claims:
-        return claims[path]
-    value: Any = claims
-    for name in path.split("."):
-        if not isinstance(value, dict) or name not in value:
-            return None
-        value = value[name]
-    return value
-
-
-def _texts(value: Any) -> list[str]:
-    """One text or a list of texts; anything else in it is nobody's role."""
-    values = [value] if isinstance(value, str) else value if isinstance(value, list) else []
-    return [entry for entry in values[:LONGEST_LIST] if isinstance(entry, str)]
 
 
 def _moment(claims: dict[str, Any], name: str) -> float | None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from fnmatch import translate
-
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
+
+from stoker.patterns import compile_patterns
 
 CONFIG_FIELD = "portal.json"
 
@@ -59,8 +58,6 @@ class PortalConfig(_Part):
     models: tuple[PortalModel, ...] = ()
     oidc: PortalOidc | None = None
     web_ui_url: str | None = None
-    web_ui_service: str | None = None
-    """Base URL of Open WebUI inside the cluster, whose sessions are good here, too."""
     max_keys_per_user: int = 10
     max_key_days: int | None = None
     session_seconds: int = 28800
@@ -71,9 +68,5 @@ class PortalConfig(_Part):
 
     def visible_models(self, patterns: tuple[str, ...]) -> tuple[PortalModel, ...]:
         """Models of which a name fits one of the patterns."""
-        compiled = [re.compile(translate(pattern)) for pattern in patterns]
-        return tuple(
-            model
-            for model in self.models
-            if any(pattern.match(name) for name in (model.name, *model.aliases) for pattern in compiled)
-        )
+        pattern = compile_patterns(patterns)
+        return tuple(model for model in self.models if any(map(pattern.fullmatch, (model.name, *model.aliases))))

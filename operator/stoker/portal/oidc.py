@@ -10,7 +10,7 @@ import base64
 import hashlib
 import secrets
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -20,6 +20,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
+from stoker.claims import claim, texts_of
 from stoker.portal.config import PortalConfig, PortalOidc
 
 FRESH_SECONDS = 300
@@ -174,7 +175,7 @@ def judge(oidc: PortalOidc, config: PortalConfig, claims: Mapping[str, Any]) -> 
         raise SignInRefused(f"The ID token has neither {oidc.user_claim} nor sub.")
     if oidc.user_claim == "email" and claims.get("email_verified") is False:
         raise SignInRefused(f"The identity provider has not verified the address {user}.")
-    values = _texts(claims, oidc.roles_claim)
+    values = texts_of(claim(claims, oidc.roles_claim))
     role = next((role for value, role in oidc.role_map.items() if value in values), oidc.default_role)
     if role is None or config.role(role) is None:
         raise SignInRefused(
@@ -190,22 +191,6 @@ def _endpoint(document: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _walk(claims: Mapping[str, Any], path: str) -> Any:
-    """A claim by its name, or by a path of names; names with dots or slashes of their own are tried whole first."""
-    if path in claims:
-        return claims[path]
-    found: Any = claims
-    for name in path.split("."):
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found
-
-
 def _text(claims: Mapping[str, Any], path: str) -> str:
-    value = _walk(claims, path)
+    value = claim(claims, path)
     return value if isinstance(value, str) else ""
-
-
-def _texts(claims: Mapping[str, Any], path: str) -> Iterable[str]:
-    value = _walk(claims, path)
-    values = [value] if isinstance(value, str) else value
-    return [item for item in values if isinstance(item, str)] if isinstance(values, list) else []

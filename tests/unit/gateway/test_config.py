@@ -10,11 +10,11 @@ from unit.gateway.conftest import key, keys, model, routes
 from stoker.gateway.config import (
     ConfigRejected,
     build_table,
-    compile_patterns,
     parse_endpoints,
     parse_keys,
     parse_routes,
 )
+from stoker.patterns import compile_patterns
 
 
 def test_a_model_is_found_by_name_and_alias() -> None:

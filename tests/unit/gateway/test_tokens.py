@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from joserfc import jws
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
+from stoker.claims import claim
 from stoker.gateway.issuers import Issuer, UserTokens, parse_issuer, parse_user_tokens
-from stoker.gateway.tokens import BadToken, Identity, UnknownKey, Verifier, claim, read_key_set, verify_user
+from stoker.gateway.tokens import BadToken, Identity, UnknownKey, Verifier, read_key_set, verify_user
 
 NOW = 1_700_000_000.0
 ISSUER = "https://idp.example.com"
