@@ -66,9 +66,6 @@ class KeyRow:
     message: str
     secret: str
     """Secret with the key; empty for keys of which only the hash is kept."""
-    requests: int | None = None
-    tokens: int | None = None
-    last_used: datetime | None = None
 
 
 @dataclass(frozen=True)

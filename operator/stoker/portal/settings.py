@@ -23,9 +23,6 @@ class Settings:
     session_secret: str = field(repr=False)
     """Signs session cookies; whoever has it can sign in as anybody."""
     oidc_client_secret: str = field(default="", repr=False)
-    usage_url: str = ""
-    """Base URL of the gateway's usage service; empty where there is none."""
-    usage_token: str = field(default="", repr=False)
     port: int = 8080
 
     @classmethod
@@ -46,8 +43,6 @@ class Settings:
             gateway=gateway,
             session_secret=secret,
             oidc_client_secret=_read(folder / "oidc" / "clientSecret"),
-            usage_url=environment.get("STOKER_PORTAL_USAGE_URL", ""),
-            usage_token=_read(folder / "session" / "usageToken"),
             port=int(environment.get("STOKER_PORTAL_PORT", cls.port)),
         )
 

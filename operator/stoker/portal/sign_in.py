@@ -1,13 +1,10 @@
-"""Signing in and out: with the identity provider, with an API key, or with Open WebUI's session."""
+"""Signing in and out: with the identity provider, or with an API key."""
 
 from __future__ import annotations
 
-import logging
-
-import aiohttp
 from aiohttp import web
 
-from stoker.portal.directory import ADMIN_ROLE, Refused, digest_of
+from stoker.portal.directory import Refused, digest_of
 from stoker.portal.oidc import SignInRefused
 from stoker.portal.rendering import (
     DIRECTORY,
@@ -22,20 +19,16 @@ from stoker.portal.rendering import (
 )
 from stoker.portal.sessions import is_same_origin
 
-logger = logging.getLogger(__name__)
-
 HOME = "/keys"
 CALLBACK = "/portal/callback"
 LONGEST_KEY = 512
-WEB_UI_COOKIE = "token"
-WEB_UI_TIMEOUT = aiohttp.ClientTimeout(total=5)
 
 
 async def show_sign_in(request: web.Request) -> web.StreamResponse:
     """The ways in."""
     if await session_of(request) is not None:
         raise web.HTTPSeeOther(HOME)
-    return await render(request, "sign_in.html", problem="", web_ui_session=WEB_UI_COOKIE in request.cookies)
+    return await render(request, "sign_in.html", problem="")
 
 
 async def sign_in_with_key(request: web.Request) -> web.StreamResponse:
@@ -50,7 +43,7 @@ async def sign_in_with_key(request: web.Request) -> web.StreamResponse:
     key = await directory.key_of(digest) if 0 < len(secret) <= LONGEST_KEY else None
     if key is None or directory.config is None:
         words = f"ApiGateway {settings.gateway} does not know this key, or does not let it in any more."
-        return await render(request, "sign_in.html", status=403, problem=words, web_ui_session=False)
+        return await render(request, "sign_in.html", status=403, problem=words)
     response = web.Response(status=303, headers={"Location": HOME})
     request.app[SESSIONS].begin(
         response,
@@ -95,42 +88,6 @@ async def finish_oidc(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def sign_in_with_web_ui(request: web.Request) -> web.StreamResponse:
-    """Whoever is signed in to the chat is known here: Open WebUI itself is asked whose session it is."""
-    config = request.app[DIRECTORY].config
-    if config is None or config.web_ui_service is None:
-        raise web.HTTPNotFound
-    if not is_same_origin(request):
-        raise Refused("The form did not come from this page: open the sign-in page, and repeat it.")
-    token = request.cookies.get(WEB_UI_COOKIE, "")
-    person = await _ask_web_ui(config.web_ui_service, token) if token else {}
-    role = {"admin": ADMIN_ROLE, "user": "user"}.get(str(person.get("role")))
-    user = person.get("email")
-    if role is None or not isinstance(user, str) or not user:
-        words = (
-            "The chat does not know you as a user: sign in there first, and ask its administrator if it says “pending”."
-        )
-        raise SignInRefused(words)
-    response = web.Response(status=303, headers={"Location": HOME})
-    request.app[SESSIONS].begin(
-        response, user=user, role=role, how="webui", seconds=config.session_seconds, secure=is_secure(request)
-    )
-    return response
-
-
-async def _ask_web_ui(service: str, token: str) -> dict[str, object]:
-    headers = {"Authorization": f"Bearer {token}"}
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=WEB_UI_TIMEOUT, headers=headers) as client,
-            client.get(f"{service}/api/v1/auths/") as answer,
-        ):
-            found = await answer.json() if answer.status == 200 else {}
-    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        raise SignInRefused(f"The chat does not answer, so nobody can say who you are: {error}") from error
-    return found if isinstance(found, dict) else {}
-
-
 async def sign_out(request: web.Request) -> web.StreamResponse:
     """The session ends in this browser; keys go on."""
     await require_form(request)
@@ -144,6 +101,5 @@ ROUTES = [
     web.post("/portal/sign-in", sign_in_with_key),
     web.get("/portal/oidc", begin_oidc),
     web.get(CALLBACK, finish_oidc),
-    web.post("/portal/web-ui", sign_in_with_web_ui),
     web.post("/portal/sign-out", sign_out),
 ]
