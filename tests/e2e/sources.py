@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
 
 from e2e.kube import Kube
 from e2e.objects import MODEL_FILE, MODEL_URI
+from e2e.script_server import PORT, apply_script_server
 
 NAMESPACE = "e2e-source"
 MODES = {
@@ -27,45 +26,15 @@ class Sources:
 
     def __init__(self, kube: Kube, image: str) -> None:
         self.kube = kube
-        script = (Path(__file__).parent / "source_server.py").read_text()
-        labels = {"app": "source"}
-        upstream = MODEL_URI.rsplit("/", 1)[0]
-        meta: dict[str, Any] = {"namespace": NAMESPACE, "name": "source"}
-        port = {"name": "http", "port": 8080, "targetPort": 8080}
-        container = {
-            "name": "source",
-            "image": image,
-            "imagePullPolicy": "IfNotPresent",
-            "command": ["python", "/srv/source_server.py"],
-            "env": [{"name": "UPSTREAM", "value": upstream}, {"name": "MODES", "value": json.dumps(MODES)}],
-            "volumeMounts": [{"name": "script", "mountPath": "/srv"}],
-            "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1},
-        }
-        pod = {
-            "automountServiceAccountToken": False,
-            "terminationGracePeriodSeconds": 0,
-            "containers": [container],
-            "volumes": [{"name": "script", "configMap": {"name": "source"}}],
-        }
+        env = {"UPSTREAM": MODEL_URI.rsplit("/", 1)[0], "MODES": json.dumps(MODES)}
+        apply_script_server(kube, NAMESPACE, "source", image, python="python", env=env)
         kube.apply(
-            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
-            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"source_server.py": script}},
-            {
-                "apiVersion": "apps/v1",
-                "kind": "Deployment",
-                "metadata": meta,
-                "spec": {
-                    "selector": {"matchLabels": labels},
-                    "template": {"metadata": {"labels": labels}, "spec": pod},
-                },
-            },
-            {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"selector": labels, "ports": [port]}},
             {
                 "apiVersion": "v1",
                 "kind": "Service",
-                "metadata": {**meta, "name": "absent"},
-                "spec": {"selector": {"app": "nothing"}, "ports": [port]},
-            },
+                "metadata": {"namespace": NAMESPACE, "name": "absent"},
+                "spec": {"selector": {"app": "nothing"}, "ports": [PORT]},
+            }
         )
         kube.kubectl("rollout", "restart", "deployment/source", "-n", NAMESPACE)
         kube.kubectl("rollout", "status", "deployment/source", "-n", NAMESPACE, "--timeout=60s")
