@@ -15,13 +15,14 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "operator"), str(ROOT / "tests")]
 
+from bench.notes import Notes  # noqa: E402
 from bench.scale import cpu_seconds, memory_mib  # noqa: E402
 from integration.control_plane import CONTROL_PLANE_GOGC, OperatorProcess, control_plane  # noqa: E402
 from integration.objects import Object, engine, gateway  # noqa: E402
@@ -47,28 +48,12 @@ PERIOD_SECONDS = 2.0
 
 
 @dataclass
-class Outcome:
-    """One line of the table."""
-
-    what: str
-    value: str
-    target: str
-    met: bool
-
-
-@dataclass
-class Bench:
+class Bench(Notes):
     """The run so far."""
 
     stage: Scene
     operator: OperatorProcess
     models: int
-    outcomes: list[Outcome] = field(default_factory=list)
-
-    def note(self, what: str, value: str, target: str, met: bool = True) -> None:
-        """Add a line and show it."""
-        self.outcomes.append(Outcome(what, value, target, met))
-        print(f"  {'ok    ' if met else 'MISSED'} {what}: {value} (target {target})", flush=True)
 
 
 async def main() -> int:
@@ -96,7 +81,7 @@ async def main() -> int:
     if not chosen.no_page:
         PAGE.write_text(page(bench))
         print(f"written: {PAGE.relative_to(ROOT)}")
-    return 0 if all(outcome.met for outcome in bench.outcomes) else 1
+    return 0 if bench.met else 1
 
 
 async def prepare(bench: Bench) -> None:
@@ -193,16 +178,8 @@ async def wake(bench: Bench) -> None:
     )
 
 
-def verdict(outcome: Outcome) -> str:
-    """Whether a target was met; nothing where there is none."""
-    if outcome.target == "–":
-        return ""
-    return "yes" if outcome.met else "**no**"
-
-
 def page(bench: Bench) -> str:
     """docs/benchmarks/autoscaling-loop.md."""
-    rows = "\n".join(f"| {o.what} | {o.value} | {o.target} | {verdict(o)} |" for o in bench.outcomes)
     return f"""# The autoscaler's loop with {bench.models} models
 
     make bench-autoscaling
@@ -211,9 +188,7 @@ A control plane of its own with KWOK nodes, one ApiGateway with two pods, {bench
 {SLEEPERS} more that sleep, and the operator as a process with the chart's rights. Gateways and engines are fakes of one Python process that answers under the addresses of their pods;
 every model gets about two requests a second. All of it shares the cores of one machine ({os.cpu_count()} cores, Python {platform.python_version()}; the control plane with GOGC={CONTROL_PLANE_GOGC}).
 
-| what | measured | target | met |
-|---|---|---|---|
-{rows}
+{bench.table}
 """
 
 

@@ -14,13 +14,14 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "operator"), str(ROOT / "tests")]
 
+from bench.notes import Notes  # noqa: E402
 from integration.control_plane import CONTROL_PLANE_GOGC, ControlPlane, OperatorProcess, control_plane  # noqa: E402
 
 from stoker.cluster.client import KubeClient, ResourceType  # noqa: E402
@@ -48,29 +49,13 @@ Object = dict[str, Any]
 
 
 @dataclass
-class Outcome:
-    """One line of the table."""
-
-    what: str
-    value: str
-    target: str
-    met: bool
-
-
-@dataclass
-class Bench:
+class Bench(Notes):
     """The run so far."""
 
     plane: ControlPlane
     operator: OperatorProcess
     client: KubeClient
     models: int
-    outcomes: list[Outcome] = field(default_factory=list)
-
-    def note(self, what: str, value: str, target: str, met: bool) -> None:
-        """Add a line and show it."""
-        self.outcomes.append(Outcome(what, value, target, met))
-        print(f"  {'ok    ' if met else 'MISSED'} {what}: {value} (target {target})", flush=True)
 
 
 def model(name: str) -> Object:
@@ -109,7 +94,7 @@ async def main() -> int:
         PAGE.parent.mkdir(parents=True, exist_ok=True)
         PAGE.write_text(page(bench))
         print(f"written: {PAGE.relative_to(ROOT)}")
-    return 0 if all(outcome.met for outcome in bench.outcomes) else 1
+    return 0 if bench.met else 1
 
 
 async def prepare(bench: Bench) -> None:
@@ -323,16 +308,8 @@ def memory_mib(pid: int, name: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
 
 
-def verdict(outcome: Outcome) -> str:
-    """Whether a target was met; nothing where there is none."""
-    if outcome.target == "–":
-        return ""
-    return "yes" if outcome.met else "**no**"
-
-
 def page(bench: Bench) -> str:
     """docs/benchmarks/operator.md."""
-    rows = "\n".join(f"| {o.what} | {o.value} | {o.target} | {verdict(o)} |" for o in bench.outcomes)
     return f"""# The operator with {bench.models} ModelDeployments
 
     make bench-scale
@@ -341,9 +318,7 @@ A control plane of its own (API server, etcd, controller-manager, scheduler) wit
 publishes every model, and the operator as a process with the chart's rights. All of them share the cores of one machine
 ({os.cpu_count()} cores, Python {platform.python_version()}; the control plane with GOGC={CONTROL_PLANE_GOGC}). Each model is a Deployment, Service, ServiceAccount and NetworkPolicy; its pod is made by the real controllers and run by KWOK.
 
-| what | measured | target | met |
-|---|---|---|---|
-{rows}
+{bench.table}
 """
 
 
