@@ -8,11 +8,11 @@ from typing import Any
 
 from stoker.gateway.asked_tokens import additions, check_max_tokens, estimate_prompt
 from stoker.gateway.bounds import Scope
-from stoker.gateway.config import Table
-from stoker.gateway.decide import Decision, Request
+from stoker.gateway.decision import Decision, Request
 from stoker.gateway.limits import Admission, Counters, Reading, judge
 from stoker.gateway.openai_errors import ApiProblem
 from stoker.gateway.shared_limits import SharedCounters
+from stoker.gateway.table import Table
 from stoker.gateway.token_use import TokenCounter
 
 

@@ -18,11 +18,12 @@ from typing import Any, Protocol
 
 from stoker.gateway import openai_errors as errors
 from stoker.gateway.cold_start import ColdStarts
-from stoker.gateway.config import Model
-from stoker.gateway.decide import Decision, Request, answered_by_relay, relayed
+from stoker.gateway.decide import answered_by_relay, relayed
+from stoker.gateway.decision import Decision, Request
 from stoker.gateway.endpoints import CONVERSATIONS
 from stoker.gateway.openai_errors import ApiProblem
 from stoker.gateway.pool import Endpoint, Pool, Ticket, Waiter
+from stoker.gateway.table import Model
 from stoker.gateway.wire import render, with_lines
 
 DEFAULT_HELD = 1000

@@ -18,7 +18,7 @@ import httptools
 
 from stoker.gateway import openai_errors as errors
 from stoker.gateway.endpoints import speaks_anthropic
-from stoker.gateway.envoy import USER_TOKEN_HEADER
+from stoker.gateway.envoy.parts import USER_TOKEN_HEADER
 from stoker.gateway.web import WebRequest, WebResponse
 
 logger = logging.getLogger(__name__)

@@ -19,10 +19,10 @@ import httpx
 from stoker.gateway import admin
 from stoker.gateway import openai_errors as errors
 from stoker.gateway.admin import NotAnswering
-from stoker.gateway.config import Table
-from stoker.gateway.decide import remember_identity
+from stoker.gateway.callers import remember_identity
 from stoker.gateway.issuers import Introspection
 from stoker.gateway.settings import Settings
+from stoker.gateway.table import Table
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from stoker.gateway.admin import NotAnswering
 from stoker.gateway.admission import Admissions
 from stoker.gateway.affinity import conversation_position, position_of
 from stoker.gateway.cold_start import ColdStarts
-from stoker.gateway.config import Table
-from stoker.gateway.decide import ALLOWED, Decision, Request, choose_backend, decide, decide_again, refused, relayed
+from stoker.gateway.decide import choose_backend, decide, decide_again, refused, relayed
+from stoker.gateway.decision import ALLOWED, Decision, Request
 from stoker.gateway.dispatch import Dispatcher, Later, Timer
 from stoker.gateway.endings import follow_endings, follow_gauges, parse_lines, read_gauges
 from stoker.gateway.endpoints import CONVERSATIONS
@@ -41,6 +41,7 @@ from stoker.gateway.routing import Route
 from stoker.gateway.settings import Settings
 from stoker.gateway.shared_limits import FollowRedis, SharedCounters
 from stoker.gateway.state import StateReader
+from stoker.gateway.table import Table
 from stoker.gateway.wire import (
     NO_CONFIGURATION,
     NOT_HTTP,

@@ -12,9 +12,9 @@ from math import ceil
 from typing import Any
 
 from stoker.gateway.affinity import Ring, position_of
-from stoker.gateway.config import Hold, Model
-from stoker.gateway.decide import Decision, Request
+from stoker.gateway.decision import Decision, Request
 from stoker.gateway.endpoints import MOST_TRIES
+from stoker.gateway.table import Hold, Model
 
 BOUND_PERCENT = 125
 """A conversation's own endpoint takes it up to this share of the mean load; beyond it the next one on the ring does."""

@@ -21,9 +21,10 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 
 from stoker.gateway import admin
 from stoker.gateway.admin import NotAnswering
-from stoker.gateway.decide import ENGINES_CLUSTER
-from stoker.gateway.envoy import STAT_PREFIX, endpoints_file
-from stoker.gateway.envoy_stats import QUERY, rename
+from stoker.gateway.decision import ENGINES_CLUSTER
+from stoker.gateway.envoy.clusters import endpoints_file
+from stoker.gateway.envoy.listener import STAT_PREFIX
+from stoker.gateway.envoy.stats import QUERY, rename
 from stoker.gateway.metrics import DecisionMetrics
 from stoker.gateway.settings import Settings
 from stoker.gateway.state import StateReader

@@ -16,12 +16,15 @@ from typing import Any
 import certifi
 
 from stoker.api.certificates import check_certificate
-from stoker.gateway import envoy
-from stoker.gateway.config import ConfigRejected, Routes, parse_keys, parse_routes
-from stoker.gateway.decide import ENGINES_CLUSTER
+from stoker.gateway.config import ConfigRejected, parse_keys, parse_routes
+from stoker.gateway.decision import ENGINES_CLUSTER
+from stoker.gateway.envoy.clusters import build_clusters, build_endpoints, endpoints_file, site_cluster
+from stoker.gateway.envoy.listener import build_bootstrap, build_certificate, build_listeners
+from stoker.gateway.envoy.routes import build_routes
 from stoker.gateway.routing import Route
 from stoker.gateway.settings import Settings
 from stoker.gateway.state import ENDPOINTS_FILE, KEYS_FILE, ROUTES_FILE, write_file
+from stoker.gateway.table import Routes
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +130,7 @@ class Publisher:
         """Clusters, and the Services that their endpoints are of."""
         own = self._settings.namespace
         models = [(model.cluster, (model.namespace, model.service)) for model in routes.models]
-        return [*models, *((envoy.site_cluster(own, site), (own, site.service)) for site in routes.sites)]
+        return [*models, *((site_cluster(own, site), (own, site.service)) for site in routes.sites)]
 
     def publish(self) -> bool:
         """Write what differs; whether anything did. Nothing happens before there are routes.
@@ -144,7 +147,7 @@ class Publisher:
         xds, named = self._settings.xds, self._routes.routes
         found = self._endpoints(self._routes)
         engines = {model.cluster: found[model.cluster] for model in self._routes.models}
-        pods = {envoy.site_cluster(self._settings.namespace, site) for site in self._routes.sites}
+        pods = {site_cluster(self._settings.namespace, site) for site in self._routes.sites}
         pods |= {backend.cluster for route in named for backend in route.backends if backend.cluster}
         ready = {cluster for cluster, addresses in found.items() if addresses}
         # Envoy ends when the file of a cluster's endpoints is missing.
@@ -152,14 +155,14 @@ class Publisher:
         for cluster in sorted(pods):
             changed |= self._write_endpoints(cluster, found[cluster])
         changed |= self._write_authorities(named)
-        changed |= self._write(xds / "cds.json", envoy.build_clusters(self._settings, pods, named, ready))
-        changed |= self._write(xds / "rds.json", envoy.build_routes(self._settings, self._routes, ready))
+        changed |= self._write(xds / "cds.json", build_clusters(self._settings, pods, named, ready))
+        changed |= self._write(xds / "rds.json", build_routes(self._settings, self._routes, ready))
         changed |= self._write_listener(self._routes.certificate_secret)
-        return self._write(self._settings.bootstrap, envoy.build_bootstrap(self._settings)) or changed
+        return self._write(self._settings.bootstrap, build_bootstrap(self._settings)) or changed
 
     def _write_endpoints(self, cluster: str, endpoints: Iterable[Address]) -> bool:
-        path = envoy.endpoints_file(self._settings, cluster)
-        return self._write(path, envoy.build_endpoints(cluster, endpoints))
+        path = endpoints_file(self._settings, cluster)
+        return self._write(path, build_endpoints(cluster, endpoints))
 
     def write_state(self) -> bool:
         """Everything that the policy reads."""
@@ -213,7 +216,7 @@ class Publisher:
         """With TLS only when there is a certificate, and never without it where it is wanted: until then what is on disk stays, and a
         new pod does not begin."""
         if not secret:
-            changed = self._write(self._settings.xds / "lds.json", envoy.build_listeners(self._settings))
+            changed = self._write(self._settings.xds / "lds.json", build_listeners(self._settings))
             self._settings.certificate.unlink(missing_ok=True)
             self._written.pop(self._settings.certificate, None)
             return changed
@@ -221,8 +224,8 @@ class Publisher:
         if pair is None:
             return False
         # Not in one expression: the certificate has to be there before the listener that asks for it.
-        changed = self._write(self._settings.certificate, envoy.build_certificate(*pair))
-        return self._write(self._settings.xds / "lds.json", envoy.build_listeners(self._settings, tls=True)) or changed
+        changed = self._write(self._settings.certificate, build_certificate(*pair))
+        return self._write(self._settings.xds / "lds.json", build_listeners(self._settings, tls=True)) or changed
 
     def _write_authorities(self, named: Iterable[Route]) -> bool:
         """Envoy's image brings none."""

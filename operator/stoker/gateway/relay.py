@@ -22,7 +22,6 @@ import uvloop
 
 from stoker.gateway import openai_errors as errors
 from stoker.gateway.access_log import Rotation
-from stoker.gateway.config import Key, Model, Table
 from stoker.gateway.endpoints import speaks_anthropic
 from stoker.gateway.held import hold_stream, wants_signs_of_life
 from stoker.gateway.introspection import ASK_SECONDS, introspect
@@ -33,6 +32,7 @@ from stoker.gateway.processes import prepare_process, run_until_told
 from stoker.gateway.publish import Publisher
 from stoker.gateway.settings import Settings
 from stoker.gateway.state import StateReader
+from stoker.gateway.table import Key, Model, Table
 from stoker.gateway.usage_answer import answer_usage
 from stoker.gateway.watch import follow_cluster
 from stoker.gateway.web import TEXT, WebRequest, WebResponse, protocol_factory

@@ -1,7 +1,7 @@
 """Routes: one served name for several deployments, by weight, with others to fall back on. Pure.
 
 Which deployment a request goes to first is decided here, request by request; what comes after it, when it cannot be reached or says
-503 before its first byte, is Envoy's matter (envoy_routes). Which replica of a deployment is decided after this.
+503 before its first byte, is Envoy's matter (envoy.composite). Which replica of a deployment is decided after this.
 """
 
 from __future__ import annotations

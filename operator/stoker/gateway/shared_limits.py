@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from stoker.gateway.admission import Admissions
-    from stoker.gateway.config import Table
+    from stoker.gateway.table import Table
 
 logger = logging.getLogger(__name__)
 

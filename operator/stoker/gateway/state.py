@@ -10,17 +10,8 @@ import logging
 import os
 from pathlib import Path
 
-from stoker.gateway.config import (
-    ConfigRejected,
-    Key,
-    Routes,
-    Table,
-    build_table,
-    parse_endpoints,
-    parse_key_sets,
-    parse_keys,
-    parse_routes,
-)
+from stoker.gateway.config import ConfigRejected, parse_endpoints, parse_key_sets, parse_keys, parse_routes
+from stoker.gateway.table import Key, Routes, Table, build_table
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ import logging
 
 import aiohttp
 
-from stoker.gateway.config import Table
 from stoker.gateway.openai_errors import SERVER_ERROR, ApiProblem
+from stoker.gateway.table import Table
 from stoker.gateway.web import JSON, WebRequest, WebResponse
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from stoker.cluster.resource_types import ENDPOINT_SLICES, SECRETS, ResourceType
 from stoker.gateway import admin
 from stoker.gateway.admin import NotAnswering
 from stoker.gateway.config import KEYS_FIELD, ROUTES_FIELD
-from stoker.gateway.decide import ENGINES_CLUSTER
+from stoker.gateway.decision import ENGINES_CLUSTER
 from stoker.gateway.publish import Publisher
 from stoker.gateway.settings import Settings
 

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from urllib.parse import quote
 
 from stoker.gateway.config import HEADER_SAFE
-from stoker.gateway.decide import ALLOWED, ENGINES_CLUSTER, Decision, Request
+from stoker.gateway.decision import ALLOWED, ENGINES_CLUSTER, Decision, Request
 from stoker.gateway.endpoints import ANTHROPIC_PREFIX
-from stoker.gateway.envoy import ENGINE_KEY_HEADER, USER_TOKEN_HEADER
-from stoker.gateway.envoy_routes import MODEL_AT
+from stoker.gateway.envoy.composite import MODEL_AT
+from stoker.gateway.envoy.parts import ENGINE_KEY_HEADER, USER_TOKEN_HEADER
 from stoker.gateway.openai_errors import ApiProblem
 
 STATUS_LINES = {

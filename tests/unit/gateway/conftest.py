@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from stoker.gateway.config import Table, build_table, parse_keys, parse_routes
+from stoker.gateway.config import parse_keys, parse_routes
 from stoker.gateway.settings import Settings
+from stoker.gateway.table import Table, build_table
 
 
 def model(name: str, **more: Any) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import pytest
 from unit.gateway.conftest import Clock
 
 from stoker.gateway.cold_start import FRESH_SECONDS, UNKNOWN_RETRY_SECONDS, ColdStarts
-from stoker.gateway.config import Hold
 from stoker.gateway.pool import Pool
+from stoker.gateway.table import Hold
 
 NAME = "team-a/qwen"
 

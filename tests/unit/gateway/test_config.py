@@ -7,13 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unit.gateway.conftest import key, keys, model, routes
 
-from stoker.gateway.config import (
-    ConfigRejected,
-    build_table,
-    parse_endpoints,
-    parse_keys,
-    parse_routes,
-)
+from stoker.gateway.config import ConfigRejected, parse_endpoints, parse_keys, parse_routes
+from stoker.gateway.table import build_table
 from stoker.patterns import compile_patterns
 
 

@@ -8,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unit.gateway.conftest import key, keys, model, routes
 
-from stoker.gateway.config import Table, build_table, parse_keys, parse_routes
-from stoker.gateway.decide import BadBody, Decision, Request, decide, read_json_model
+from stoker.gateway.bodies import BadBody, read_json_model
+from stoker.gateway.config import parse_keys, parse_routes
+from stoker.gateway.decide import decide
+from stoker.gateway.decision import Decision, Request
+from stoker.gateway.table import Table, build_table
 
 NOW = 1000.0
 CHAT = "/v1/chat/completions"
@@ -154,7 +157,8 @@ def test_no_other_path_gets_to_an_engine(tail: str) -> None:
 def _only_qwen() -> Table:
     from unit.gateway.conftest import key, keys, model, routes
 
-    from stoker.gateway.config import build_table, parse_keys, parse_routes
+    from stoker.gateway.config import parse_keys, parse_routes
+    from stoker.gateway.table import build_table
 
     return build_table(parse_routes(routes(model("qwen"))), parse_keys(keys(key("alice", "sk-alice"))), frozenset({"team-a/qwen"}))  # fmt: skip
 

@@ -8,10 +8,11 @@ import pytest
 from unit.gateway.conftest import Clock, model, routes
 
 from stoker.gateway.cold_start import ColdStarts
-from stoker.gateway.config import Hold, Model, parse_routes
-from stoker.gateway.decide import ALLOWED, Decision, Request
+from stoker.gateway.config import parse_routes
+from stoker.gateway.decision import ALLOWED, Decision, Request
 from stoker.gateway.dispatch import CLAIM_SECONDS, DEFAULT_HELD, READINGS, Dispatcher
 from stoker.gateway.pool import Endpoint, Pool
+from stoker.gateway.table import Hold, Model
 
 CLUSTER = "team-a/qwen"
 ONE, TWO, THREE = "10.0.0.1:8080", "10.0.0.2:8080", "10.0.0.3:8080"

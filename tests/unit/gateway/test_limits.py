@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from unit.gateway.conftest import key, keys, model, routes
 
 from stoker.gateway.bounds import Bounds, Scope, share
-from stoker.gateway.config import ConfigRejected, build_table, parse_keys, parse_routes
+from stoker.gateway.config import ConfigRejected, parse_keys, parse_routes
 from stoker.gateway.limits import SWEEP_FROM, Admission, Counters
+from stoker.gateway.table import build_table
 
 
 class RequestLimits(Counters):

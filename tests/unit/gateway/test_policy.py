@@ -7,12 +7,12 @@ from typing import cast
 
 import pytest
 
-from stoker.gateway.config import Table
-from stoker.gateway.decide import Decision
+from stoker.gateway.decision import Decision
 from stoker.gateway.metrics import DecisionMetrics
 from stoker.gateway.policy import Policy
 from stoker.gateway.protocol import LARGE_BODY, LargeBodies, PolicyProtocol
 from stoker.gateway.state import StateReader
+from stoker.gateway.table import Table
 from stoker.gateway.wire import parse_request, render
 
 

@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 from stoker.gateway import openai_errors as errors
-from stoker.gateway.config import Table
-from stoker.gateway.decide import Decision, relayed
+from stoker.gateway.decide import relayed
+from stoker.gateway.decision import Decision
 from stoker.gateway.publish import Publisher
 from stoker.gateway.relay import Answers
 from stoker.gateway.settings import Settings
 from stoker.gateway.state import StateReader
+from stoker.gateway.table import Table
 from stoker.gateway.web import WebRequest, WebResponse
 from stoker.gateway.wire import render
 

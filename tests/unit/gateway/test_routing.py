@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unit.gateway.conftest import key, keys, model, routes
 
-from stoker.gateway.config import Table, build_table, parse_keys, parse_routes
-from stoker.gateway.decide import Decision, Request, choose_backend, decide
-from stoker.gateway.envoy_routes import retries, route_clusters
+from stoker.gateway.config import parse_keys, parse_routes
+from stoker.gateway.decide import choose_backend, decide
+from stoker.gateway.decision import Decision, Request
+from stoker.gateway.envoy.composite import retries, route_clusters
 from stoker.gateway.routing import Route, find_model
 from stoker.gateway.settings import Settings
+from stoker.gateway.table import Table, build_table
 
 CHAT = "/v1/chat/completions"
 A, B, C = ({"model": "a", "weight": 3}, {"model": "b", "weight": 1}, {"model": "c"})

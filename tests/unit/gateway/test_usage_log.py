@@ -6,8 +6,9 @@ from pathlib import Path
 from unit.gateway.conftest import routes
 
 from stoker.gateway.access_log import CURRENT, rotated_path
-from stoker.gateway.config import build_table, parse_routes
+from stoker.gateway.config import parse_routes
 from stoker.gateway.state import StateReader
+from stoker.gateway.table import build_table
 from stoker.gateway.usage_log import UsageLog, log_id
 from stoker.gateway.web import WebRequest, WebResponse
 

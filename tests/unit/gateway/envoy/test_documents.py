@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
-from stoker.gateway import envoy
-from stoker.gateway.config import Routes, Site
+from stoker.gateway.envoy.clusters import build_clusters, build_endpoints
+from stoker.gateway.envoy.listener import build_bootstrap, build_listeners
+from stoker.gateway.envoy.parts import CORS_FILTER, EARLY_FILTER, POLICY_FILTER, USAGE_FILTER
+from stoker.gateway.envoy.routes import build_routes
 from stoker.gateway.settings import Settings
+from stoker.gateway.table import Routes, Site
 from stoker.gateway.usage_filter import ADD_AND_COUNT, COUNT, SOURCES
 
 PORTAL = Site("gateway-portal", ("/", "/keys"), "/portal/")
@@ -22,7 +25,7 @@ def walk(node: Any) -> Iterator[Any]:
 
 def host_of(settings: Settings, limit: int = 1000, **more: Any) -> dict[str, Any]:
     table = Routes(models=(), key_secrets=(), max_request_bytes=limit, token="", **more)
-    (host,) = envoy.build_routes(settings, table)["resources"][0]["virtual_hosts"]
+    (host,) = build_routes(settings, table)["resources"][0]["virtual_hosts"]
     return dict(host)
 
 
@@ -34,11 +37,11 @@ def routes(settings: Settings) -> list[dict[str, Any]]:
 
 def test_every_document_is_json(settings: Settings) -> None:
     for document in (
-        envoy.build_bootstrap(settings),
-        envoy.build_listeners(settings),
+        build_bootstrap(settings),
+        build_listeners(settings),
         host_of(settings, sites=(PORTAL,)),
-        envoy.build_clusters(settings, ["site/team-a/pages"]),
-        envoy.build_endpoints("engines", [("10.0.0.1", 8080)]),
+        build_clusters(settings, ["site/team-a/pages"]),
+        build_endpoints("engines", [("10.0.0.1", 8080)]),
     ):
         assert json.loads(json.dumps(document)) == document
 
@@ -54,24 +57,22 @@ def test_only_a_request_the_policy_has_routed_can_reach_an_engine(routes: list[d
 
 def test_only_a_request_that_ends_at_the_gateway_is_spared_the_question(routes: list[dict[str, Any]]) -> None:
     disabled = [
-        route
-        for route in routes
-        if route.get("typed_per_filter_config", {}).get(envoy.POLICY_FILTER, {}).get("disabled")
+        route for route in routes if route.get("typed_per_filter_config", {}).get(POLICY_FILTER, {}).get("disabled")
     ]
     assert ["direct_response" in route for route in disabled] == [True]
     for route in disabled:
-        assert envoy.EARLY_FILTER not in route["typed_per_filter_config"], "a key is asked for even so"
+        assert EARLY_FILTER not in route["typed_per_filter_config"], "a key is asked for even so"
 
 
 def test_the_limit_of_a_body_is_in_the_routes_only(settings: Settings) -> None:
     text = json.dumps(host_of(settings, 12345))
     assert text.count("12345") == 1
     assert '"start": 12346' in text
-    assert envoy.build_listeners(settings) == envoy.build_listeners(settings)
+    assert build_listeners(settings) == build_listeners(settings)
 
 
 def test_clients_lose_our_headers_before_a_route_is_chosen(settings: Settings) -> None:
-    manager = envoy.build_listeners(settings)["resources"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    manager = build_listeners(settings)["resources"][0]["filter_chains"][0]["filters"][0]["typed_config"]
     (early,) = manager["early_header_mutation_extensions"]
     mutations = early["typed_config"]["mutations"]
     removed = [mutation["remove_on_match"]["key_matcher"] for mutation in mutations if "remove_on_match" in mutation]
@@ -82,28 +83,26 @@ def test_clients_lose_our_headers_before_a_route_is_chosen(settings: Settings) -
 
 def test_the_policy_fails_closed(settings: Settings) -> None:
     found = [
-        node
-        for node in walk(envoy.build_listeners(settings))
-        if isinstance(node, dict) and "failure_mode_allow" in node
+        node for node in walk(build_listeners(settings)) if isinstance(node, dict) and "failure_mode_allow" in node
     ]
     assert [node["failure_mode_allow"] for node in found] == [False, False, False]
 
 
 def test_the_log_holds_no_header_of_the_client_but_the_request_id(settings: Settings) -> None:
-    listener, _ = envoy.build_listeners(settings)["resources"]
+    listener, _ = build_listeners(settings)["resources"]
     text = json.dumps(listener["filter_chains"][0]["filters"][0]["typed_config"]["access_log"])
     assert "%REQ(AUTHORIZATION)" not in text.upper()
     assert {word for word in text.split("%") if word.startswith("REQ(")} == {"REQ(:METHOD)", "REQ(X-REQUEST-ID):64"}
 
 
 def test_endpoints_are_in_one_order_and_once_each() -> None:
-    there = envoy.build_endpoints("c", [("10.0.0.2", 1), ("10.0.0.1", 1), ("10.0.0.2", 1)])
-    assert there == envoy.build_endpoints("c", [("10.0.0.1", 1), ("10.0.0.2", 1)])
+    there = build_endpoints("c", [("10.0.0.2", 1), ("10.0.0.1", 1), ("10.0.0.2", 1)])
+    assert there == build_endpoints("c", [("10.0.0.1", 1), ("10.0.0.2", 1)])
     assert len(there["resources"][0]["endpoints"][0]["lb_endpoints"]) == 2
 
 
 def test_a_replica_that_the_policy_did_not_name_is_never_chosen(settings: Settings) -> None:
-    engines = envoy.build_clusters(settings)["resources"][2]
+    engines = build_clusters(settings)["resources"][2]
     (policy,) = engines["load_balancing_policy"]["policies"]
     (fallback,) = policy["typed_extension_config"]["typed_config"]["fallback_policy"]["policies"]
     chosen = fallback["typed_extension_config"]["typed_config"]
@@ -113,13 +112,13 @@ def test_a_replica_that_the_policy_did_not_name_is_never_chosen(settings: Settin
 
 
 def test_envoys_admin_interface_is_not_on_the_network(settings: Settings) -> None:
-    assert envoy.build_bootstrap(settings)["admin"]["address"] == {
+    assert build_bootstrap(settings)["admin"]["address"] == {
         "pipe": {"path": str(settings.admin_socket), "mode": 0o600}
     }
 
 
 def test_what_envoy_says_itself_has_openais_shape(settings: Settings) -> None:
-    replies = next(node["local_reply_config"] for node in walk(envoy.build_listeners(settings)) if isinstance(node, dict) and "local_reply_config" in node)  # fmt: skip
+    replies = next(node["local_reply_config"] for node in walk(build_listeners(settings)) if isinstance(node, dict) and "local_reply_config" in node)  # fmt: skip
     refused_by_policy, *mappers = replies["mappers"]
     assert refused_by_policy["body_format_override"]["text_format_source"] == {"inline_string": "%LOCAL_REPLY_BODY%"}
     anthropic = [mapper for mapper in mappers if "/v1/messages" in json.dumps(mapper["filter"])]
@@ -137,7 +136,7 @@ def test_web_pages_are_asked_without_a_key_and_see_none(settings: Settings) -> N
     assert [route["match"] for route in pages] == [{"path": "/"}, {"path": "/keys"}, {"prefix": "/portal/"}]
     assert routes[: len(pages)] == pages
     for route in pages:
-        assert route["typed_per_filter_config"].keys() == {envoy.EARLY_FILTER, envoy.POLICY_FILTER}
+        assert route["typed_per_filter_config"].keys() == {EARLY_FILTER, POLICY_FILTER}
         assert {"authorization", "x-api-key"} <= set(route["request_headers_to_remove"])
 
 
@@ -149,7 +148,7 @@ def test_a_visitor_s_cookies_stay_with_the_pages(routes: list[dict[str, Any]]) -
 
 def test_browsers_are_let_in_from_the_listed_origins_only(settings: Settings) -> None:
     def policy(*origins: str) -> Any:
-        return host_of(settings, origins=origins)["typed_per_filter_config"].get(envoy.CORS_FILTER)
+        return host_of(settings, origins=origins)["typed_per_filter_config"].get(CORS_FILTER)
 
     assert policy() is None
     assert policy("https://a.example", "http://b:3000")["allow_origin_string_match"] == [{"exact": "https://a.example"}, {"exact": "http://b:3000"}]  # fmt: skip
@@ -158,7 +157,7 @@ def test_browsers_are_let_in_from_the_listed_origins_only(settings: Settings) ->
 
 def test_only_a_request_to_which_something_is_added_pays_for_a_look_at_its_body(routes: list[dict[str, Any]]) -> None:
     engines = [route for route in routes if route.get("route", {}).get("cluster") == "engines"]
-    sources = [route["typed_per_filter_config"][envoy.USAGE_FILTER]["name"] for route in engines]
+    sources = [route["typed_per_filter_config"][USAGE_FILTER]["name"] for route in engines]
     assert sources == [ADD_AND_COUNT, COUNT]
     assert {"name": "x-gw-add", "present_match": True} in engines[0]["match"]["headers"]
     assert "envoy_on_request" in SOURCES[ADD_AND_COUNT]

@@ -8,15 +8,11 @@ outlives a try.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable
-from typing import Any
 
+from stoker.gateway.envoy.parts import API, HTTP_OPTIONS, Document, extension, no_limits, socket_address
 from stoker.gateway.routing import Backend, External, Route
 from stoker.gateway.settings import Settings
 
-Document = dict[str, Any]
-
-TYPE = "type.googleapis.com/envoy."
-HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 MODEL_AT = "x-gw-model-at"
 """Where in the body the model's name stands, as the policy found it: first byte and length."""
 
@@ -92,41 +88,24 @@ def _composite(route: Route, index: int, tries: list[int]) -> Document:
         for one, backend in zip(tries, backends, strict=True)
     ]
     return {
-        "@type": TYPE + "config.cluster.v3.Cluster",
+        "@type": API + "cluster.v3.Cluster",
         "name": route.cluster(index),
         "connect_timeout": "1s",
         "lb_policy": "CLUSTER_PROVIDED",
-        "cluster_type": {
-            "name": "envoy.clusters.composite",
-            "typed_config": {"@type": TYPE + "extensions.clusters.composite.v3.ClusterConfig", "clusters": clusters},
-        },
-        "circuit_breakers": {
-            "thresholds": [
-                {
-                    "max_connections": 100_000,
-                    "max_pending_requests": 100_000,
-                    "max_requests": 100_000,
-                    "max_retries": 1000,
-                }
-            ]
-        },
+        "cluster_type": extension("envoy.clusters.composite", "clusters.composite.v3.ClusterConfig", clusters=clusters),
+        "circuit_breakers": no_limits(),
         "typed_extension_protocol_options": {
             HTTP_OPTIONS: {
                 "@type": f"type.googleapis.com/{HTTP_OPTIONS}",
                 "explicit_http_config": {"http_protocol_options": {}},
                 "http_filters": [
-                    {
-                        # Not Lua's usual name: what a route says of the filter that counts usage would count for this one, too.
-                        "name": "stoker.route",
-                        "typed_config": {
-                            "@type": TYPE + "extensions.filters.http.lua.v3.Lua",
-                            "default_source_code": {"inline_string": _source(backends)},
-                        },
-                    },
-                    {
-                        "name": "envoy.filters.http.upstream_codec",
-                        "typed_config": {"@type": TYPE + "extensions.filters.http.upstream_codec.v3.UpstreamCodec"},
-                    },
+                    # Not Lua's usual name: what a route says of the filter that counts usage would count for this one, too.
+                    extension(
+                        "stoker.route",
+                        "filters.http.lua.v3.Lua",
+                        default_source_code={"inline_string": _source(backends)},
+                    ),
+                    extension("envoy.filters.http.upstream_codec", "filters.http.upstream_codec.v3.UpstreamCodec"),
                 ],
             }
         },
@@ -159,9 +138,9 @@ def _authority(external: External) -> str:
 
 
 def _external_cluster(settings: Settings, name: str, external: External) -> Document:
-    address = {"socket_address": {"address": external.host, "port_value": external.port}}
+    address = socket_address(external.host, external.port)
     cluster: Document = {
-        "@type": TYPE + "config.cluster.v3.Cluster",
+        "@type": API + "cluster.v3.Cluster",
         "name": name,
         "type": "LOGICAL_DNS",
         "dns_lookup_family": "ALL",
@@ -175,12 +154,10 @@ def _external_cluster(settings: Settings, name: str, external: External) -> Docu
     if external.tls:
         names = [{"san_type": "DNS", "matcher": {"exact": external.host}}]
         validation = {"trusted_ca": {"filename": str(settings.authorities)}, "match_typed_subject_alt_names": names}
-        cluster["transport_socket"] = {
-            "name": "envoy.transport_sockets.tls",
-            "typed_config": {
-                "@type": TYPE + "extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-                "sni": external.host,
-                "common_tls_context": {"validation_context": validation},
-            },
-        }
+        cluster["transport_socket"] = extension(
+            "envoy.transport_sockets.tls",
+            "transport_sockets.tls.v3.UpstreamTlsContext",
+            sni=external.host,
+            common_tls_context={"validation_context": validation},
+        )
     return cluster

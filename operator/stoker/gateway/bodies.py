@@ -1,0 +1,93 @@
+"""The `model` of a body, read so that no engine can read it differently. Pure."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NoReturn
+
+from stoker.gateway import openai_errors as errors
+from stoker.gateway.decision import Request
+from stoker.gateway.multipart import BadForm, read_form_field
+from stoker.gateway.openai_errors import ApiProblem
+
+
+class BadBody(Exception):
+    """The body does not name a model."""
+
+    def __init__(self, problem: ApiProblem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+class _TwoModels(dict[str, Any]):
+    """An object with two members called model."""
+
+
+def read_json_model(request: Request) -> str:
+    """The `model` of a JSON body, which stays with the request for those who need more of it."""
+    request.document = read_document(request.body)
+    name = request.document.get("model")
+    if name is None:
+        _bad("You must provide a `model`; GET /v1/models lists yours.", "missing_model", "model")
+    if not isinstance(name, str):
+        _bad("`model` must be a string.", "invalid_model", "model")
+    return name
+
+
+def read_document(body: bytes) -> dict[str, Any]:
+    """A JSON body; BadBody for whatever another parser might read differently, so that the engine cannot."""
+    if not body:
+        _bad("The request body is empty; send a JSON object with a `model`.")
+    if b"\0" in body:
+        _bad("The request body holds NUL bytes; send JSON in UTF-8, not compressed.")
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        _bad("The request body is not UTF-8; send JSON in UTF-8, not compressed.")
+    # Two members of one name are rare and parsers differ on them. Without a second "model" and without \u, by which
+    # a name can be written differently, there cannot be two, and the fast parser does.
+    suspicious = "\\u" in text or text.count('"model"') > 1
+    try:
+        document = (_CAREFUL if suspicious else _FAST).decode(text)
+    except RecursionError:
+        _bad("The request body is nested too deeply.")
+    except ValueError as error:
+        _bad(f"The request body is not valid JSON: {error}.")
+    if not isinstance(document, dict):
+        _bad("The request body is not a JSON object.", "invalid_body")
+    if type(document) is _TwoModels:
+        _bad("The request body has more than one `model`.", "duplicate_model", "model")
+    return document
+
+
+def read_form_model(request: Request) -> str:
+    """The `model` of a form."""
+    try:
+        name = read_form_field(request.content_type, request.body, "model")
+    except BadForm as bad:
+        _bad(f"The request body is not a form that can be routed: {bad}.", "invalid_body")
+    if name is None:
+        _bad(
+            "You must provide a `model`, as a field of the form; GET /v1/models lists yours.", "missing_model", "model"
+        )
+    return name
+
+
+def _bad(message: str, code: str = "invalid_json", param: str | None = None) -> NoReturn:
+    raise BadBody(errors.bad_body(message, code, param)) from None
+
+
+def _object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs) and sum(name == "model" for name, _ in pairs) > 1:
+        return _TwoModels(members)
+    return members
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+# Made once: json.loads with options makes a decoder each time, for a third of the whole parse.
+_FAST = json.JSONDecoder(parse_constant=_no_constant)
+_CAREFUL = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_object_of)
