@@ -33,8 +33,12 @@ class Expose(ApiModel):
             "expose.loadBalancerClass needs expose.type LoadBalancer",
         ),
         Cel(
-            "has(self.hostname) == (self.type in ['Ingress', 'HTTPRoute'])",
-            "expose.hostname is given exactly with expose.type Ingress or HTTPRoute",
+            "has(self.hostname) || !(self.type in ['Ingress', 'HTTPRoute'])",
+            "expose.type Ingress and HTTPRoute need expose.hostname, the host name to lead there",
+        ),
+        Cel(
+            "!has(self.hostname) || self.type != 'ClusterIP'",
+            "expose.hostname: nothing leads a host name to a ClusterIP; set expose.type Ingress, HTTPRoute, LoadBalancer or NodePort",
         ),
         Cel(
             "!has(self.ingressClassName) || self.type == 'Ingress'",
@@ -64,7 +68,7 @@ class Expose(ApiModel):
         ]
         | None
     ) = None
-    """Host name that leads to it. API and web chat may share one: then the API has /v1, /tokenize, /detokenize and /openapi.json."""
+    """Host name that leads to it; with NodePort and LoadBalancer the name or IPv4 address that clients use, for status and client settings. Behind an Ingress or HTTPRoute API and web chat may share one: then the API has /v1, /tokenize, /detokenize and /openapi.json."""
     ingress_class_name: Annotated[str, Field(max_length=253)] | None = None
     """Which ingress controller serves it. Default: the cluster's default class."""
     parent_refs: Annotated[KubernetesList, Field(min_length=1, max_length=16)] | None = None
@@ -105,21 +109,35 @@ class Expose(ApiModel):
         return self.port or self.default_port
 
 
-def public_address(expose: Expose) -> str | None:
-    """Root of the address that an Ingress or HTTPRoute leads there."""
-    return f"{'https' if expose.tls else 'http'}://{expose.hostname}" if expose.routed else None
+def public_address(expose: Expose, service: Mapping[str, Any] | None = None) -> str | None:
+    """Root of the address under its host name; None without one, and while Kubernetes has not chosen the node's port."""
+    if expose.hostname is None:
+        return None
+    if expose.routed:
+        return f"{'https' if expose.tls else 'http'}://{expose.hostname}"
+    port = (expose.node_port or node_port_of(service)) if expose.type == "NodePort" else expose.service_port
+    return None if port is None else _address(expose, expose.hostname, port)
 
 
 def service_address(name: str, namespace: str, expose: Expose, service: Mapping[str, Any] | None) -> str | None:
     """Root of the address, without a path; None while a load balancer has not given one."""
-    if expose.routed:
-        return public_address(expose)
-    port = "" if expose.service_port == expose.default_port else f":{expose.service_port}"
+    if (public := public_address(expose, service)) is not None:
+        return public
     if expose.type != "LoadBalancer":
-        return f"{expose.scheme}://{name}.{namespace}.svc{port}"
+        return _address(expose, f"{name}.{namespace}.svc", expose.service_port)
     balancer = ((service or {}).get("status") or {}).get("loadBalancer") or {}
     for ingress in balancer.get("ingress") or ():
         host = ingress.get("hostname") or ingress.get("ip")
         if host:
-            return f"{expose.scheme}://[{host}]{port}" if ":" in host else f"{expose.scheme}://{host}{port}"
+            return _address(expose, f"[{host}]" if ":" in host else host, expose.service_port)
     return None
+
+
+def node_port_of(service: Mapping[str, Any] | None) -> int | None:
+    """Port of the nodes that leads to the Service."""
+    ports = ((service or {}).get("spec") or {}).get("ports") or ()
+    return next((port["nodePort"] for port in ports if port.get("nodePort")), None)
+
+
+def _address(expose: Expose, host: str, port: int) -> str:
+    return f"{expose.scheme}://{host}{'' if port == expose.default_port else f':{port}'}"

@@ -9,6 +9,7 @@ from typing import Any
 
 from stoker.api.api_gateway import ApiGateway, ApiGatewayStatus, ModelCounts, base_url
 from stoker.api.base import LocalObjectReference
+from stoker.api.expose import node_port_of
 from stoker.api.names import client_files_name, web_ui_admin_name
 from stoker.api.observed import ObservedWorkload
 from stoker.errors import StokerError
@@ -105,7 +106,6 @@ def _judge(
 
 
 def _where(gateway: ApiGateway, address: str | None, service: Mapping[str, Any] | None) -> str:
-    ports = ((service or {}).get("spec") or {}).get("ports") or ()
-    node_port = next((port["nodePort"] for port in ports if port.get("nodePort")), None)
-    also = f" and port {node_port} of every node" if gateway.spec.expose.type == "NodePort" and node_port else ""
+    port = node_port_of(service) if gateway.spec.expose.type == "NodePort" else None
+    also = f" and port {port} of every node" if port else ""
     return f"Clients reach it at {address}{also}"

@@ -76,6 +76,25 @@ def test_a_node_port_is_told(compute, make_gateway, workload, serving) -> None:
 
 
 @pytest.mark.parametrize(
+    ("expose", "ports", "url"),
+    [
+        ({"type": "NodePort"}, [{"nodePort": 30080}], "http://llm.example.com:30080/v1"),
+        ({"type": "NodePort", "nodePort": 30081}, [], "http://llm.example.com:30081/v1"),
+        ({"type": "NodePort"}, [], "http://gateway.team.svc/v1"),
+        ({"type": "LoadBalancer"}, [], "http://llm.example.com/v1"),
+        ({"type": "LoadBalancer", "port": 8080}, [], "http://llm.example.com:8080/v1"),
+        ({"type": "LoadBalancer", "tls": {"secretName": "llm-tls"}}, [], "https://llm.example.com/v1"),
+        ({"type": "Ingress", "tls": {"secretName": "llm-tls"}}, [], "https://llm.example.com/v1"),
+    ],
+)
+def test_a_host_name_is_the_url_wherever_one_is_given(
+    compute, make_gateway, workload, serving, expose, ports, url
+) -> None:
+    gateway = make_gateway(expose={**expose, "hostname": "llm.example.com"})
+    assert compute(workload(serving), gateway=gateway, service={"spec": {"ports": ports}}).url == url
+
+
+@pytest.mark.parametrize(
     ("ingress", "url"),
     [
         ([{"ip": "192.0.2.7"}], "http://192.0.2.7/v1"),
