@@ -27,8 +27,9 @@ class FakeEngine(ThreadedServer):
     # As many models as there are addresses find it as if it were theirs alone.
     addresses = ("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4")
 
-    def __init__(self, name: str = "engine") -> None:
+    def __init__(self, name: str = "engine", port: int = 0) -> None:
         super().__init__()
+        self.port = port
         self.name = name
         self.seen: list[Seen] = []
         self.cancelled = 0

@@ -232,6 +232,15 @@ class GatewayPod:
         except OSError:
             return Answer(0, {}, b"")
 
+    def admin(self, target: str) -> str:
+        """What Envoy says of itself."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(self.run / "admin.sock"))
+            connection.sendall(f"GET {target} HTTP/1.1\r\nhost: envoy\r\nconnection: close\r\n\r\n".encode())
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            return answer.read().decode()
+
     def load(self, model: str) -> dict[str, Any]:
         """What the operator would see of a model."""
         models = self.probe("/load", {"authorization": "Bearer operator-token"}).json["models"]

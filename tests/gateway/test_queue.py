@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from gateway.conftest import World, first_config
 from gateway.fake_engine import FakeEngine
-from gateway.pod import NAMESPACE, GatewayPod, until
+from gateway.pod import NAMESPACE, GatewayPod, free_port, until
 from gateway.wire import open_stream
 
 Together = Callable[[list[Callable[[], Any]]], list[Any]]
@@ -196,3 +196,36 @@ def test_held_requests_survive_the_policy_process(
     assert set(answered[1:]) <= {"one", "two"}
     assert all(b"[DONE]" in stream.read() for stream in streams)
     assert [engine.most_running for engine in two] == [1, 1]
+
+
+def test_a_replica_that_cannot_be_reached_costs_few_calls_and_comes_back_by_itself(
+    world: World, two: tuple[FakeEngine, FakeEngine]
+) -> None:
+    """Ready, as far as the cluster says, as a pod is whose node has just died."""
+    pod, dead = world.pod, free_port()
+    world.kubernetes.put_endpoints(NAMESPACE, "qwen", [two[0].port, dead])
+    until(lambda: f"127.0.0.1:{dead}" in pod.load("qwen")["endpoints"], "the dead one is known")
+    left_out = 'stoker_gateway_replicas_left_out{model="qwen"}'
+
+    def found_out() -> bool:
+        assert {chat(pod, f"{number}") for number in range(8)} == {"one"}
+        return pod.metric(left_out) == 1
+
+    until(found_out, "the dead one is left out", within=10)
+    tried = connects(pod, dead)
+    assert {chat(pod, f"{number}") for number in range(40)} == {"one"}
+    assert connects(pod, dead) == tried, "Envoy has not tried it again"
+    engine = FakeEngine("back", port=dead)
+    try:
+        until(lambda: pod.metric(left_out) == 0, "it is back", within=5)
+        until(lambda: {chat(pod, f"{number}") for number in range(16)} == {"one", "back"}, "both answer")
+    finally:
+        world.kubernetes.put_endpoints(NAMESPACE, "qwen", [two[0].port])
+        until(lambda: f"127.0.0.1:{dead}" not in pod.load("qwen")["endpoints"], "it is gone")
+        engine.close()
+
+
+def connects(pod: GatewayPod, port: int) -> int:
+    """Connections that Envoy could not make there."""
+    stats = pod.admin("/clusters")
+    return sum(int(line.rpartition("::")[2]) for line in stats.splitlines() if f":{port}::cx_connect_fail::" in line)

@@ -82,6 +82,7 @@ class Dispatcher:
         self._prefix = f"{self.instance}-".encode()
         self._handed_over: dict[int, Waiter] = {}
         self._woken_at: dict[str, float] = {}
+        self._left_out: frozenset[str] = frozenset()
         self._differences: dict[Endpoint, list[int]] = {}
         self._ended = 0
         self._read_at = clock()
@@ -94,7 +95,7 @@ class Dispatcher:
             if pool is None:
                 pool = self.pools[cluster] = Pool(cluster)
             pool.configure(model, replicas, DEFAULT_HELD)
-            if pool.set_endpoints(endpoints.get(cluster, ()), self._prefix):
+            if pool.set_endpoints(endpoints.get(cluster, ()), self._prefix, self._left_out):
                 if pool.endpoints:
                     self._cold_starts.over(cluster)
                 elif pool.held:
@@ -105,6 +106,17 @@ class Dispatcher:
                 pool.set_endpoints((), self._prefix)
                 if not pool.in_flight and not pool.held:
                     del self.pools[cluster]
+
+    def leave_out(self, addresses: frozenset[str]) -> None:
+        """These cannot be reached at the moment; all others can."""
+        self._left_out = addresses
+        for pool in self.pools.values():
+            if pool.set_endpoints(pool.ready, self._prefix, addresses):
+                self._serve_waiting(pool)
+
+    def ready(self) -> frozenset[str]:
+        """Addresses of all replicas that are ready."""
+        return frozenset(address for pool in self.pools.values() for address in pool.ready)
 
     def refusal(self, pool: Pool, name: str) -> ApiProblem | None:
         """Why a request for which there is no place may not wait."""
@@ -296,6 +308,10 @@ class Dispatcher:
     def is_busy(self) -> bool:
         """Whether anything is to be expected from log or gauges."""
         return bool(self.tickets) or any(pool.in_flight for pool in self.pools.values())
+
+    def was_busy(self) -> bool:
+        """Whether anything has run since the gauges were read."""
+        return bool(self._ended) or self.is_busy
 
     def read_gauges(self, active: Mapping[str, int], *, first: bool = False) -> None:
         """Compare the count with Envoy's, by address. At the start of this process it is the only one there is."""

@@ -11,6 +11,7 @@ from typing import Any
 from stoker.gateway import admin
 from stoker.gateway.access_log import LogReader
 from stoker.gateway.admin import NotAnswering
+from stoker.gateway.outliers import Gauges
 from stoker.gateway.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -19,8 +20,6 @@ BUSY_SECONDS = 0.02
 """Between two looks while an end would be news; Envoy writes every 50 ms, and a look that finds nothing costs a microsecond."""
 GAUGES_SECONDS = 2.0
 Line = dict[str, Any]
-Active = dict[str, int]
-"""Running requests by address."""
 
 
 def parse_lines(data: bytes) -> Iterator[Line]:
@@ -62,31 +61,35 @@ async def follow_endings(
             await asyncio.sleep(BUSY_SECONDS)
 
 
-async def follow_gauges(settings: Settings, tell: Callable[[Active], None], busy: Callable[[], bool]) -> None:
+async def follow_gauges(settings: Settings, tell: Callable[[Gauges], None], busy: Callable[[], bool]) -> None:
     """Endless."""
     while True:
         await asyncio.sleep(GAUGES_SECONDS)
-        if busy() and (active := await read_gauges(settings)) is not None:
-            tell(active)
+        if busy() and (gauges := await read_gauges(settings)) is not None:
+            tell(gauges)
 
 
-async def read_gauges(settings: Settings) -> Active | None:
+async def read_gauges(settings: Settings) -> Gauges | None:
     """What Envoy counts; None when it does not answer."""
     try:
         status, body = await admin.call(settings.admin_socket, "GET", "/clusters", seconds=1.0)
     except NotAnswering as error:
         logger.debug("gauges: %s", error)
         return None
-    return parse_active(body) if status == 200 else None
+    return parse_gauges(body) if status == 200 else None
 
 
-def parse_active(clusters: bytes) -> Active:
-    """What /clusters says, without endpoints that have nothing to do."""
-    active: Active = {}
+def parse_gauges(clusters: bytes) -> Gauges:
+    """What /clusters says."""
+    gauges = Gauges()
+    counts = {b"rq_active": gauges.active, b"cx_connect_fail": gauges.failed, b"rq_success": gauges.answered}
     for line in clusters.split(b"\n"):
-        head, gauge, count = line.partition(b"::rq_active::")
-        if gauge and count != b"0":
+        head, _, count = line.rpartition(b"::")
+        if count == b"0":
+            continue
+        place, _, name = head.rpartition(b"::")
+        if (found := counts.get(name)) is not None:
             # One replica may be in two clusters: everybody's, and that of a route.
-            address = head.decode().partition("::")[2]
-            active[address] = active.get(address, 0) + int(count)
-    return active
+            address = place.decode().partition("::")[2]
+            found[address] = found.get(address, 0) + int(count)
+    return gauges

@@ -25,6 +25,8 @@ class DecisionMetrics(Collector):
         self.loaded_at = 0.0
         self.running: Callable[[], Iterable[tuple[str, int, int]]] = tuple
         """Of each model: name, requests that wait, requests at its engines."""
+        self.left_out: Callable[[], Iterable[tuple[str, int]]] = tuple
+        """Of each model: name, ready replicas that cannot be reached."""
         self.models = 0
         self.ready_models = 0
         self.keys = 0
@@ -71,6 +73,12 @@ class DecisionMetrics(Collector):
             held.add_metric((model,), waiting)
             in_flight.add_metric((model,), running)
         yield held
+        left_out = GaugeMetricFamily(
+            "stoker_gateway_replicas_left_out", "Ready replicas that cannot be reached.", labels=("model",)
+        )
+        for model, count in self.left_out():
+            left_out.add_metric((model,), count)
+        yield left_out
         yield in_flight
         yield GaugeMetricFamily("stoker_gateway_config_generation", "Configurations taken over.", self.generation)
         yield GaugeMetricFamily(

@@ -33,6 +33,7 @@ from stoker.gateway.openai_errors import (
     ApiProblem,
     model_not_ready,
 )
+from stoker.gateway.outliers import Gauges, Outliers
 from stoker.gateway.pool import Asking, Waiter
 from stoker.gateway.probes import ProbeServer
 from stoker.gateway.processes import prepare_process, run_until_told
@@ -77,6 +78,7 @@ class Policy:
         self.dispatcher = Dispatcher(self.cold_starts, clock, later or _loop_later)
         self.dispatcher.on_late_answer = metrics.count_late
         metrics.running = lambda: [(pool.name, pool.held, pool.in_flight) for pool in self.dispatcher.pools.values()]
+        metrics.left_out = lambda: [(pool.name, pool.left_out) for pool in self.dispatcher.pools.values()]
         self.dispatcher.on_cancel = self.admissions.cancelled
         self.last_number = 0
         """Of the request that was answered last, where it went to an engine."""
@@ -321,14 +323,21 @@ async def serve(settings: Settings, sockets: tuple[socket.socket, socket.socket]
     probes = ProbeServer(settings, policy.reader, metrics, load.handle)
     log = LogReader.at_end(settings.log)
     # What an earlier process let through takes up its places.
-    if (active := await read_gauges(settings)) is not None:
-        dispatcher.read_gauges(active, first=True)
+    if (gauges := await read_gauges(settings)) is not None:
+        dispatcher.read_gauges(gauges.active, first=True)
+    outliers = Outliers(dispatcher.leave_out, gauges or Gauges())
+
+    def on_gauges(gauges: Gauges) -> None:
+        dispatcher.read_gauges(gauges.active)
+        outliers.look(gauges, dispatcher.ready())
+
     large = LargeBodies()
     server = await loop.create_unix_server(lambda: PolicyProtocol(policy, large), sock=sockets[0], backlog=4096)
     async with server, await probes.start(sockets[1]):
         await run_until_told(
             follow_endings(log, policy.ended, lambda: dispatcher.is_busy, dispatcher.begun),
-            follow_gauges(settings, dispatcher.read_gauges, lambda: dispatcher.is_busy),
+            follow_gauges(settings, on_gauges, dispatcher.was_busy),
+            outliers.follow(),
             tick(alive),
         )
         # Envoy has ended before, so this is all there will be.

@@ -112,6 +112,8 @@ class Pool:
         """Requests that may wait here."""
         self.endpoints: dict[str, Endpoint] = {}
         """Those that take requests, by address."""
+        self.ready: list[str] = []
+        """Addresses of all that are ready, those that cannot be reached included."""
         self.known: dict[str, Endpoint] = {}
         """Those that still work on some, too."""
         self.in_flight = 0
@@ -133,9 +135,15 @@ class Pool:
         self.hold = model.hold
         self.most_held = ceil((model.hold.most_held if model.hold else default_held) / replicas)
 
-    def set_endpoints(self, addresses: Iterable[str], ticket_prefix: bytes) -> bool:
-        """Take over which replicas are ready; whether anything changed. One that is gone keeps its requests, and gets no more."""
-        wanted = sorted(set(addresses))
+    def set_endpoints(
+        self, addresses: Iterable[str], ticket_prefix: bytes, left_out: frozenset[str] = frozenset()
+    ) -> bool:
+        """Take over which replicas are ready; whether anything changed. One that is gone keeps its requests, and gets no more.
+
+        Of those to be left out the last one is not: better a replica that may be dead than none.
+        """
+        self.ready = sorted(set(addresses))
+        wanted = [address for address in self.ready if address not in left_out] or self.ready
         if wanted == sorted(self.endpoints):
             return False
         self.endpoints = {address: self.known.get(address) or Endpoint(address) for address in wanted}
@@ -159,6 +167,11 @@ class Pool:
             # Envoy would go round again, to endpoints that it has tried.
             lines += b"x-envoy-max-retries: %d\r\n" % (len(tries) - 1)
         return lines + b"x-gw-ticket: " + ticket_prefix
+
+    @property
+    def left_out(self) -> int:
+        """Ready replicas that get no requests, for they cannot be reached."""
+        return len(self.ready) - len(self.endpoints)
 
     def choose(self, position: int | None) -> Endpoint | None:
         """A free endpoint: that of the conversation if it is not much busier than the others, else the least busy one."""

@@ -362,3 +362,32 @@ def test_a_model_that_is_no_longer_published_is_forgotten_when_its_last_request_
     world.end(number)
     world.dispatcher.configure([], {}, 1)
     assert world.dispatcher.snapshot() == {}
+
+
+def test_a_replica_that_cannot_be_reached_gets_nothing_and_is_no_second_try_either(world: World) -> None:
+    world.configure(ONE, TWO, THREE)
+    world.dispatcher.leave_out(frozenset({TWO}))
+    numbers = [world.ask() for _ in range(6)]
+    assert {world.where(number) for number in numbers} == {ONE, THREE}
+    assert TWO.encode() not in b"".join(world.answers.values())
+    assert (world.pool.left_out, world.dispatcher.ready()) == (1, {ONE, TWO, THREE})
+    world.configure(ONE, TWO)
+    assert world.pool.left_out == 1, "it stays out when others change"
+    world.dispatcher.leave_out(frozenset())
+    assert world.where(world.ask()) == TWO
+
+
+def test_the_last_replica_is_asked_though_it_cannot_be_reached(world: World) -> None:
+    world.configure(ONE)
+    world.dispatcher.leave_out(frozenset({ONE}))
+    assert world.where(world.ask()) == ONE
+    assert world.pool.left_out == 0
+
+
+def test_a_place_at_a_replica_that_is_back_goes_to_whoever_waits(world: World) -> None:
+    world.configure(ONE, TWO, slots=1)
+    world.dispatcher.leave_out(frozenset({TWO}))
+    first, second = world.ask(), world.ask()
+    assert (world.where(first), world.where(second)) == (ONE, "")
+    world.dispatcher.leave_out(frozenset())
+    assert world.where(second) == TWO

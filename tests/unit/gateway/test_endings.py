@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stoker.gateway.access_log import CURRENT, LogReader
-from stoker.gateway.endings import follow_endings, parse_active, parse_lines
+from stoker.gateway.endings import follow_endings, parse_gauges, parse_lines
 
 
 def test_a_half_written_line_is_left_out() -> None:
@@ -34,7 +34,7 @@ async def test_every_request_that_ends_is_told_once(tmp_path: Path) -> None:
     assert told == [1, 2, 3]
 
 
-def test_running_requests_are_read_by_address() -> None:
+def test_running_requests_failed_connections_and_answers_are_read_by_address() -> None:
     text = b"""policy::default_priority::max_connections::100000
 policy::/run/stoker/policy.sock::rq_active::1
 engines::observability_name::team-a/qwen
@@ -44,7 +44,10 @@ engines::[fd00::1]:8080::rq_active::2
 engines::10.0.0.2:8080::rq_active::0
 """
     text += b"team-a/qwen::10.0.0.1:8080::rq_active::1\n"
-    assert parse_active(text) == {"/run/stoker/policy.sock": 1, "10.0.0.1:8080": 5, "[fd00::1]:8080": 2}
+    text += b"engines::10.0.0.2:8080::cx_connect_fail::3\nengines::10.0.0.1:8080::rq_success::7\n"
+    gauges = parse_gauges(text)
+    assert gauges.active == {"/run/stoker/policy.sock": 1, "10.0.0.1:8080": 5, "[fd00::1]:8080": 2}
+    assert (gauges.failed, gauges.answered) == ({"10.0.0.2:8080": 3}, {"10.0.0.1:8080": 7})
 
 
 def test_what_the_policy_said_and_the_tokens_stand_beside_the_rest_of_a_line() -> None:

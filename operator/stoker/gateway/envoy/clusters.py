@@ -25,6 +25,11 @@ from stoker.gateway.table import Site
 # llama.cpp closes an idle connection after 5 s, others later: ours are gone before, or a request could meet a closing one.
 UPSTREAM_IDLE = "3s"
 
+DEAD_AFTER = {"keepalive_time": 15, "keepalive_interval": 5, "keepalive_probes": 3}
+"""Seconds, and how many probes without an answer."""
+# TCP_USER_TIMEOUT of Linux's TCP, milliseconds: what is sent and never acknowledged.
+UNACKNOWLEDGED = {"level": 6, "name": 18, "int_value": 30_000, "state": "STATE_PREBIND"}
+
 
 def build_clusters(
     settings: Settings, pods: Iterable[str] = (), named: Iterable[Route] = (), ready: Container[str] = ()
@@ -84,6 +89,9 @@ def _pods_cluster(settings: Settings, name: str, policy: Document) -> Document:
         "connect_timeout": "1s",
         "per_connection_buffer_limit_bytes": 1 << 20,
         "load_balancing_policy": _balance(policy),
+        # A node that dies says nothing: without these, what runs there would hang for an hour.
+        "upstream_connection_options": {"tcp_keepalive": DEAD_AFTER},
+        "upstream_bind_config": {"socket_options": [UNACKNOWLEDGED]},
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
         "circuit_breakers": no_limits(),
         "typed_extension_protocol_options": {
