@@ -212,6 +212,13 @@ class Counters:
                 used.tokens.add(tokens - entry.tokens, now)
         return entry
 
+    def used(self, kind: str, name: str) -> int:
+        """What a scope has used here of its requests or tokens, by its name."""
+        used = self._used.get(name)
+        if used is None:
+            return 0
+        return (used.tokens if kind == "tokens" else used.requests).total(self._clock())
+
     def places(self) -> dict[Scope, int]:
         """Who has how many requests running, of those who may only have so many."""
         return Counter(scope for entry in self._tickets.values() for scope in entry.scopes if scope.bounds.concurrent)

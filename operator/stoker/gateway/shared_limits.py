@@ -1,38 +1,33 @@
 """Counters that all replicas of a gateway share, in Redis or Valkey.
 
 One script looks at all counters of a request and counts it in all of them, or in none; it takes the time from Redis, so replicas need
-not agree on theirs. Nobody waits for Redis longer than a few milliseconds: without its answer a request is judged by this replica's
-share of what was left when Redis last told (see Remembered), and after a minute by its share of the limit. So limits are never open,
-and callers are never shut out.
+not agree on theirs. A request waits for that word as long as Redis talks at all (see redis_line). Without Redis it is judged by this
+replica's share of what was left when Redis last told (see Remembered), and after a minute by its share of the limit. What one replica
+was let in beyond its share it tells the others at once, so that they know when Redis is gone. So limits are never open, and callers are
+never shut out.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from stoker.gateway.bounds import Scope
+from stoker.gateway.bounds import Scope, share
 from stoker.gateway.limits import SLOTS, Counters, Reading
+from stoker.gateway.redis_line import RedisLine
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
-
     from stoker.gateway.admission import Admissions
     from stoker.gateway.table import Table
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_SECONDS = 0.01
-"""On loopback the script takes 0.3 ms."""
-FIRST_PATIENCE_SECONDS = 0.1
-"""With a caller of whom this replica knows nothing yet, once a minute at most: without an answer it could only guess."""
-CONNECT_SECONDS = 2.0
-RETRY_SECONDS = 1.0
 ALIVE_SECONDS = 2.0
 """Between two signs of life; a replica that gave none for five of them holds no places."""
 PREFIX = "stoker"
@@ -113,102 +108,97 @@ class SharedCounters:
         self._clock = clock
         self._instance = secrets.token_hex(6)
         self._remembered: dict[tuple[str, str], Remembered] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._redis: Redis | None = None
-        self._scripts: dict[str, Any] = {}
+        self._news: dict[str, int] = {}
+        """What the others will be told: shares of what is left, by counter."""
         self._told_places: set[str] = set()
-        self._usable_from = float("inf")
-        self.up = False
-        """Redis answered last."""
+        self._usable_from = 0.0
+        self._line = RedisLine(url, {"take": SCRIPT, "correct": CORRECT}, self._lost)
 
     @property
     def usable(self) -> bool:
         """Whether Redis is asked. One that was away may have forgotten: for a minute its counts are not trusted."""
-        return self.up and self._clock() >= self._usable_from
+        return self._line.open and self._clock() >= self._usable_from
 
     async def run(self) -> None:
         """Connect, and show that this replica lives; endless."""
-        from redis.asyncio import Redis
-        from redis.exceptions import RedisError
+        await self._line.run(self._found, self._beat, ALIVE_SECONDS, self._channel, self._hear)
 
-        self._redis = Redis.from_url(
-            self.url, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=CONNECT_SECONDS, decode_responses=True
-        )
-        self._scripts = {
-            name: self._redis.register_script(text) for name, text in (("take", SCRIPT), ("correct", CORRECT))
-        }
-        first = True
-        try:
-            while True:
-                try:
-                    await self._redis.set(self._alive + self._instance, 1, px=int(ALIVE_SECONDS * 5000))
-                    await self._tell_places(self._redis)
-                    if not self.up:
-                        self._usable_from = 0.0 if first else self._clock() + SLOTS
-                        self.up = True
-                        logger.info("limits are counted in Redis%s", "" if first else f" again, in {SLOTS} s")
-                    first = False
-                    await asyncio.sleep(ALIVE_SECONDS)
-                except (RedisError, OSError) as error:
-                    self._lost(error)
-                    first = False
-                    await asyncio.sleep(RETRY_SECONDS)
-        finally:
-            await self._redis.aclose()
+    def _found(self, first: bool) -> None:
+        self._usable_from = 0.0 if first else self._clock() + SLOTS
+        logger.info("limits are counted in Redis%s", "" if first else f" again, in {SLOTS} s")
 
-    async def _tell_places(self, redis: Redis) -> None:
-        """What this replica really has running: single corrections may get lost."""
-        places = {self._key("concurrent", scope): running for scope, running in self._counters.places().items()}
+    def _lost(self, error: Exception) -> None:
+        logger.warning("limits are shared without Redis: %s: %s", type(error).__name__, error)
+
+    def _beat(self) -> None:
+        """A sign of life, and what this replica really has running: corrections may get lost."""
+        places = {self._key("concurrent", scope.name): running for scope, running in self._counters.places().items()}
+        self._line.send("SET", self._alive + self._instance, 1, "PX", int(ALIVE_SECONDS * 5000))
         for key in self._told_places - places.keys():
-            await redis.hdel(key, self._instance)
+            self._line.send("HDEL", key, self._instance)
         for key, running in places.items():
-            await redis.hset(key, self._instance, str(running))
+            self._line.send("HSET", key, self._instance, running)
         self._told_places = set(places)
 
     def take(
         self, scopes: Sequence[Scope], tokens: int, replicas: int, done: Callable[[list[Reading] | None], None]
     ) -> None:
-        """Ask Redis, which counts what fits. `done` gets the counters as they were before; None where Redis has not answered."""
-        self._start(self._take(scopes, tokens, replicas, done))
+        """Ask Redis, which counts what fits. `done` gets the counters as they were before; None where Redis does not answer."""
+        wanted = self._read(scopes, tokens)
 
-    async def _take(
-        self, scopes: Sequence[Scope], tokens: int, replicas: int, done: Callable[[list[Reading] | None], None]
-    ) -> None:
-        from redis.exceptions import RedisError
+        def heard(answer: Any) -> None:
+            if answer is None:
+                done(None)
+                return
+            # Read again: requests that were asked about before this one have been counted here since.
+            own = self._read(scopes, tokens)
+            readings = [
+                replace(reading, used=int(used), wait=int(wait), reset=int(reset))
+                for reading, (used, wait, reset) in zip(own, answer, strict=True)
+            ]
+            self._remember(own, readings, replicas)
+            done(readings)
 
-        wanted = self._counters.read(tuple(scopes), tokens=tokens, replicas=1)
-        try:
-            async with asyncio.timeout(PATIENCE_SECONDS if self._knows(wanted) else FIRST_PATIENCE_SECONDS):
-                found = await self._call(
-                    "take", wanted, [[r.kind, str(r.limit), str(r.cost)] for r in wanted], self._alive
-                )
-        except (RedisError, OSError) as error:
-            if not isinstance(error, TimeoutError):
-                self._lost(error)
-            done(None)
-            return
-        readings = [
-            replace(reading, used=int(used), wait=int(wait), reset=int(reset))
-            for reading, (used, wait, reset) in zip(wanted, found, strict=True)
-        ]
-        self._remember(wanted, readings, replicas)
-        done(readings)
+        parts = [part for reading in wanted for part in (reading.kind, reading.limit, reading.cost)]
+        keys = [self._key(reading.kind, reading.scope.name) for reading in wanted]
+        self._line.call("take", keys, [self._instance, self._alive, *parts], heard)
 
-    def _knows(self, readings: list[Reading]) -> bool:
-        """Whether Redis has told of all these counters lately."""
-        found = (self._remembered.get((reading.kind, reading.scope.name)) for reading in readings)
-        return all(known is not None and self._clock() - known.at < SLOTS for known in found)
+    def _read(self, scopes: Sequence[Scope], tokens: int) -> list[Reading]:
+        return self._counters.read(tuple(scopes), tokens=tokens, replicas=1)
 
     def _remember(self, own: list[Reading], told: list[Reading], replicas: int) -> None:
-        if len(self._remembered) > MOST_REMEMBERED:
-            self._remembered.clear()
-        now, admitted = self._clock(), all(reading.fits for reading in told)
+        admitted = all(reading.fits for reading in told)
         for mine, reading in zip(own, told, strict=True):
             cost = reading.cost if admitted else 0
             # A little is left out: what others were let in since cannot be known.
-            left = reading.limit - reading.used - cost - max(1, reading.limit // 60)
-            budget = mine.used + cost + max(0, left) // max(1, replicas)
-            self._remembered[reading.kind, reading.scope.name] = Remembered(now, budget)
+            left = max(0, reading.limit - reading.used - cost - max(1, reading.limit // 60)) // max(1, replicas)
+            self._learn(reading.kind, reading.scope.name, mine.used + cost + left)
+            if cost and reading.kind != "concurrent" and mine.used + cost > share(reading.limit, replicas):
+                if not self._news:
+                    asyncio.get_running_loop().call_soon(self._tell)
+                self._news[f"{reading.kind} {reading.scope.name}"] = left
+
+    def _learn(self, kind: str, name: str, budget: int) -> None:
+        if len(self._remembered) > MOST_REMEMBERED:
+            self._remembered.clear()
+        self._remembered[kind, name] = Remembered(self._clock(), budget)
+
+    def _tell(self) -> None:
+        """The others, of callers who have more than a share here: they may never have asked about them."""
+        self._line.send("PUBLISH", self._channel, json.dumps([self._instance, self._news]))
+        self._news = {}
+
+    def _hear(self, message: str) -> None:
+        """Another replica's news; they come over the network, so nothing but numbers is taken from them."""
+        try:
+            instance, news = json.loads(message)
+            entries = [(*counter.split(" ", 1), int(left)) for counter, left in news.items()]
+        except (ValueError, TypeError, AttributeError):
+            return
+        if instance == self._instance:
+            return
+        for kind, name, left in entries:
+            self._learn(kind, name, self._counters.used(kind, name) + left)
 
     def without_redis(self, readings: list[Reading]) -> list[Reading]:
         """This replica's own counters, with what it may let in by itself."""
@@ -231,42 +221,22 @@ class SharedCounters:
     def _change(self, changes: list[tuple[str, Scope, int]], scopes: Sequence[Scope], tokens: int, places: int) -> None:
         changes += [("concurrent", scope, places) for scope in scopes if scope.bounds.concurrent]
         changes += [("tokens", scope, tokens) for scope in scopes if scope.bounds.tokens and tokens]
-        if changes and self.up:
-            self._start(self._correct(changes))
+        if changes:
+            keys = [self._key(kind, scope.name) for kind, scope, _ in changes]
+            parts = [part for kind, _, amount in changes for part in (kind, amount)]
+            self._line.call("correct", keys, [self._instance, *parts])
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _correct(self, changes: list[tuple[str, Scope, int]]) -> None:
-        from redis.exceptions import RedisError
-
-        keys = [self._key(kind, scope) for kind, scope, _ in changes]
-        arguments = [self._instance, *(part for kind, _, amount in changes for part in (kind, str(amount)))]
-        try:
-            await self._scripts["correct"](keys=keys, args=arguments)
-        except (RedisError, OSError) as error:
-            self._lost(error)
-
-    async def _call(self, name: str, readings: list[Reading], parts: list[list[str]], *more: str) -> Any:
-        keys = [self._key(reading.kind, reading.scope) for reading in readings]
-        return await self._scripts[name](
-            keys=keys, args=[self._instance, *more, *(part for three in parts for part in three)]
-        )
-
-    def _key(self, kind: str, scope: Scope) -> str:
+    def _key(self, kind: str, name: str) -> str:
         # In braces what a cluster of Redis places keys by: all of a gateway's are in one place.
-        return f"{PREFIX}:{{{self._gateway}}}:{kind}:{scope.name}"
+        return f"{PREFIX}:{{{self._gateway}}}:{kind}:{name}"
 
     @property
     def _alive(self) -> str:
         return f"{PREFIX}:{{{self._gateway}}}:alive:"
 
-    def _lost(self, error: Exception) -> None:
-        if self.up:
-            logger.warning("limits are shared without Redis: %s: %s", type(error).__name__, error)
-        self.up = False
+    @property
+    def _channel(self) -> str:
+        return f"{PREFIX}:{{{self._gateway}}}:news"
 
 
 class FollowRedis:

@@ -49,6 +49,27 @@ def test_a_new_redis_is_not_asked_before_it_has_answered() -> None:
     both[0].correct((scope(tokens=60, concurrent=1),), 5)
 
 
+def test_what_another_replica_says_is_left_holds_when_redis_goes() -> None:
+    clock = Clock()
+    redis, counters = shared(clock)
+    redis._hear('["another", {"requests alice": 4}]')
+    assert left(redis, counters) == 4
+    counters.count((scope(requests=60),), tokens=0, ticket="")
+    assert left(redis, counters) == 3
+    redis._hear('["another", {"requests alice": 0}]')
+    assert left(redis, counters) == 0
+    clock.now += SLOTS
+    assert left(redis, counters) == 30
+
+
+def test_what_cannot_be_read_or_is_its_own_is_no_news() -> None:
+    redis, counters = shared(Clock())
+    for message in ("", "{}", "[1]", '["x", 5]', '["x", {"requests": "many"}]', '["x", {"requests alice": null}]'):
+        redis._hear(message)
+    redis._hear(f'["{redis._instance}", {{"requests alice": 0}}]')
+    assert left(redis, counters) == 30
+
+
 def test_what_is_remembered_is_bounded() -> None:
     redis, counters = shared(Clock())
     for number in range(MOST_REMEMBERED + 10):
