@@ -46,6 +46,8 @@ class ObservedContainer:
     last_message: str = ""
     ran_seconds: float | None = None
     """How long it ran before it ended, this time or the last; None while it has not."""
+    run_started_at: float | None = None
+    """When that run began, in Unix time."""
     image: str = ""
 
 
@@ -70,7 +72,11 @@ class ObservedPod:
     """Reason of the pod itself: Evicted, NodeLost."""
     message: str = ""
     created_at: float = 0.0
-    """Unix time."""
+    """Unix time, as are the next."""
+    started_at: float | None = None
+    """When its kubelet took it over."""
+    unready_since: float | None = None
+    """When its Ready condition became false, which it is from the beginning; None while it is not false."""
     fetch: FetchProgress | None = None
     routable: bool = True
     """False: it has been taken out of routing, because it is to go."""

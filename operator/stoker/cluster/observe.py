@@ -20,7 +20,7 @@ def observe_pod(pod: Object) -> ObservedPod:
     """A pod as status needs it."""
     metadata, status = pod["metadata"], pod.get("status") or {}
     conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}
-    scheduled = conditions.get("PodScheduled", {})
+    scheduled, ready = conditions.get("PodScheduled", {}), conditions.get("Ready", {})
     labels = metadata.get("labels") or {}
     containers = [
         *(_observe_container(seen, init=True) for seen in status.get("initContainerStatuses") or ()),
@@ -29,7 +29,7 @@ def observe_pod(pod: Object) -> ObservedPod:
     return ObservedPod(
         name=metadata["name"],
         phase=status.get("phase", "Pending"),
-        ready=conditions.get("Ready", {}).get("status") == "True",
+        ready=ready.get("status") == "True",
         terminating="deletionTimestamp" in metadata,
         scheduled=bool((pod.get("spec") or {}).get("nodeName")),
         pod_ip=status.get("podIP", ""),
@@ -42,6 +42,8 @@ def observe_pod(pod: Object) -> ObservedPod:
         message=str(status.get("message", ""))[:_MESSAGE_LENGTH],
         routable=labels.get(ROUTABLE_LABEL) != "false",
         created_at=datetime.fromisoformat(metadata["creationTimestamp"]).timestamp(),
+        started_at=_unix(status.get("startTime")),
+        unready_since=_unix(ready.get("lastTransitionTime")) if ready.get("status") == "False" else None,
     )
 
 
@@ -54,6 +56,7 @@ def observe_node(node: Object) -> ObservedNode:
 def _observe_container(seen: Object, *, init: bool) -> ObservedContainer:
     state_name, state = _state(seen.get("state") or {})
     _, last = _state(seen.get("lastState") or {})
+    ended = state if state_name == "terminated" else last
     return ObservedContainer(
         name=seen["name"],
         init=init,
@@ -67,16 +70,19 @@ def _observe_container(seen: Object, *, init: bool) -> ObservedContainer:
         last_reason=last.get("reason", ""),
         last_exit_code=last.get("exitCode"),
         last_message=_message("terminated", last),
-        ran_seconds=_ran_seconds(state if state_name == "terminated" else last),
+        ran_seconds=_ran_seconds(ended),
+        run_started_at=_unix(ended.get("startedAt")),
         image=seen.get("image", ""),
     )
 
 
 def _ran_seconds(ended: Object) -> float | None:
-    started, finished = ended.get("startedAt"), ended.get("finishedAt")
-    if not started or not finished:
-        return None
-    return (datetime.fromisoformat(finished) - datetime.fromisoformat(started)).total_seconds()
+    started, finished = _unix(ended.get("startedAt")), _unix(ended.get("finishedAt"))
+    return None if started is None or finished is None else finished - started
+
+
+def _unix(time: str | None) -> float | None:
+    return datetime.fromisoformat(time).timestamp() if time else None
 
 
 def _message(state_name: ContainerState, state: Object) -> str:

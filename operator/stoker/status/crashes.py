@@ -1,8 +1,8 @@
-"""Why a container ended: by its exit code, by how long it ran, and by its last words."""
+"""Why a container ended: by its exit code, by whether it had served, and by its last words."""
 
 from __future__ import annotations
 
-from stoker.api.observed import ObservedContainer
+from stoker.api.observed import ObservedContainer, ObservedPod
 from stoker.status.conditions import Cause
 from stoker.status.engine_faults import find_fault
 from stoker.status.workload import Workload
@@ -11,8 +11,10 @@ from stoker.status.workload import Workload
 _ENDED_FROM_OUTSIDE = frozenset({137, 143})
 # Of what a process said last the end is shown; the conditions of an object are read on a screen.
 _SHOWN = 512
-# A startup probe that runs out ends the container at the deadline, give or take a period and the time it takes to die.
-_MARGIN_SECONDS = 60
+# A startup probe that runs out ends the container at the deadline, less a period or two.
+_DEADLINE_SHARE = 0.8
+# Kubernetes' times are whole seconds, and a kubelet asks for the time twice.
+_MARGIN_SECONDS = 1.0
 
 
 def has_crashed(container: ObservedContainer) -> bool:
@@ -22,7 +24,7 @@ def has_crashed(container: ObservedContainer) -> bool:
     return container.restarts > 0 and not container.started
 
 
-def explain_crash(workload: Workload, container: ObservedContainer) -> Cause:
+def explain_crash(workload: Workload, pod: ObservedPod, container: ObservedContainer) -> Cause:
     """The cause that a person can do something about."""
     ended = container.state == "terminated"
     reason = container.reason if ended else container.last_reason
@@ -44,8 +46,8 @@ def explain_crash(workload: Workload, container: ObservedContainer) -> Cause:
     if (
         is_main
         and code in _ENDED_FROM_OUTSIDE
-        and workload.startup_deadline_seconds
-        and not _outlived(workload, container)
+        and not _was_serving(pod, container)
+        and _took_too_long(workload, container)
     ):
         return Cause(
             "StartupDeadlineExceeded",
@@ -54,11 +56,12 @@ def explain_crash(workload: Workload, container: ObservedContainer) -> Cause:
             stalled=True,
         )
     logs = f"see kubectl logs {workload.noun} -c {container.name} --previous"
-    if is_main and _outlived(workload, container):
+    if is_main and _has_served(pod):
+        ran = f" after it had run for {_duration(container.ran_seconds)}" if container.ran_seconds is not None else ""
         return Cause(
             f"{workload.subject}CrashedServing",
-            f"{subject} ended with exit code {code} after it had run for {_duration(container.ran_seconds or 0)}, and has not come "
-            f"back yet (start {container.restarts + 1}): {logs}.{_said(words)}",
+            f"{subject} had served, ended with exit code {code}{ran}, and has not come back yet (start {container.restarts + 1}): "
+            f"{logs}.{_said(words)}",
             stalled=True,
         )
     return Cause(
@@ -68,14 +71,21 @@ def explain_crash(workload: Workload, container: ObservedContainer) -> Cause:
     )
 
 
-def _outlived(workload: Workload, container: ObservedContainer) -> bool:
-    """Ran longer than it may take to load, so it had been loaded."""
-    deadline = workload.startup_deadline_seconds
-    return (
-        deadline is not None
-        and container.ran_seconds is not None
-        and container.ran_seconds > deadline + _MARGIN_SECONDS
-    )
+def _took_too_long(workload: Workload, container: ObservedContainer) -> bool:
+    deadline, ran = workload.startup_deadline_seconds, container.ran_seconds
+    return deadline is not None and (ran is None or ran >= _DEADLINE_SHARE * deadline)
+
+
+def _has_served(pod: ObservedPod) -> bool:
+    """A pod is not ready from its beginning; one that became so later had been ready."""
+    since, began = pod.unready_since, pod.started_at
+    return since is not None and began is not None and since > began + _MARGIN_SECONDS
+
+
+def _was_serving(pod: ObservedPod, container: ObservedContainer) -> bool:
+    """Whether the run that ended had been ready, and not only an earlier one."""
+    began = container.run_started_at
+    return _has_served(pod) and began is not None and pod.unready_since is not None and pod.unready_since > began
 
 
 def _said(words: str, found: object = None) -> str:
@@ -90,5 +100,8 @@ def _said(words: str, found: object = None) -> str:
 
 
 def _duration(seconds: float) -> str:
-    hours, minutes = divmod(int(seconds) // 60, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min" if minutes else f"{rest} s"

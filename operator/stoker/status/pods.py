@@ -44,12 +44,15 @@ def diagnose(workload: Workload, seen: ObservedWorkload, wanted: int) -> Cause |
     if causes:
         return causes[0]
     ready = deployment.ready_replicas
+    stuck = deployment.progress_reason == "ProgressDeadlineExceeded" and ready < wanted
+    if not pods and not leaving and not deployment.replicas and not stuck:
+        return Cause(f"{workload.subject}Starting", f"{workload.maker} is about to make its pods")
     if deployment.observed_generation < deployment.generation:
         return Cause("RollingOut", f"{workload.maker}: a change is being taken over")
     if deployment.updated_replicas < wanted and leaving and deployment.replicas < wanted:
         lost = next((pod for pod in leaving if pod.reason == "NodeLost"), None)
         return _node_unreachable(lost) if lost else _waiting_for_drain(workload, leaving)
-    if deployment.progress_reason == "ProgressDeadlineExceeded" and ready < wanted:
+    if stuck:
         return Cause(
             "ProgressDeadlineExceeded",
             f"{workload.maker} has not advanced within its deadline: see kubectl describe {workload.noun}",
@@ -95,7 +98,7 @@ def _diagnose_pod(workload: Workload, pod: ObservedPod, leaving: list[ObservedPo
         return _fetching(workload, pod, fetch)
     for container in pod.containers:
         if container.init and container.name != "fetch" and has_crashed(container):
-            return explain_crash(workload, container)
+            return explain_crash(workload, pod, container)
     main = next((container for container in pod.containers if container.name == workload.main), None)
     return _main_container(workload, pod, main)
 
@@ -186,13 +189,20 @@ def _blocked_container(workload: Workload, container: ObservedContainer) -> Caus
 
 def _fetching(workload: Workload, pod: ObservedPod, container: ObservedContainer) -> Cause:
     progress = pod.fetch
+    if progress is not None and progress.phase == "Done" and not has_crashed(container):
+        return Cause(f"{workload.subject}Starting", f"Pod {pod.name} has its weights and is being started")
     if progress is None or progress.phase == "Done":
         if has_crashed(container):
             words = container.message or container.last_message or "it left no message"
             return Cause(
                 "DownloadFailed", f"The download in pod {pod.name} ends again and again: {words}", stalled=True
             )
-        return Cause("Downloading", f"Pod {pod.name} is about to bring the weights, or to look at them")
+        verb = (
+            "brings the weights, or looks"
+            if container.state == "running"
+            else "is about to bring the weights, or to look"
+        )
+        return Cause("Downloading", f"Pod {pod.name} {verb} at them")
     if progress.phase == "Failed":
         return Cause(progress.reason or "DownloadFailed", progress.message or "The download failed", stalled=True)
     if progress.phase == "Retrying":
@@ -207,7 +217,7 @@ def _fetching(workload: Workload, pod: ObservedPod, container: ObservedContainer
 
 def _main_container(workload: Workload, pod: ObservedPod, container: ObservedContainer | None) -> Cause:
     if container is not None and has_crashed(container):
-        return explain_crash(workload, container)
+        return explain_crash(workload, pod, container)
     if container is None or container.state != "running":
         return Cause(f"{workload.subject}Starting", f"Pod {pod.name} is being started")
     if not container.started:

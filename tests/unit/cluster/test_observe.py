@@ -44,6 +44,18 @@ def test_a_container_that_fell_tells_how_and_its_last_words() -> None:
     assert len(seen.last_message) <= 4096
 
 
+def test_a_pod_and_a_container_tell_since_when_they_are_as_they_are() -> None:
+    ended = {"exitCode": 1, "startedAt": "1970-01-01T00:02:00Z", "finishedAt": "1970-01-01T00:03:30Z"}
+    engine = {"name": "engine", "state": {"waiting": {}}, "lastState": {"terminated": ended}}
+    unready = {"type": "Ready", "status": "False", "lastTransitionTime": "1970-01-01T00:03:31Z"}
+    status = {"startTime": "1970-01-01T00:01:01Z", "conditions": [unready], "containerStatuses": [engine]}
+    seen = observe_pod(pod(status=status))
+    assert (seen.started_at, seen.unready_since) == (61.0, 211.0)
+    assert (seen.containers[0].run_started_at, seen.containers[0].ran_seconds) == (120.0, 90.0)
+    ready = observe_pod(pod(status={"conditions": [{**unready, "status": "True"}]}))
+    assert (ready.started_at, ready.unready_since) == (None, None)
+
+
 def test_init_containers_come_first_and_are_known_as_such() -> None:
     status = {
         "initContainerStatuses": [{"name": "fetch", "state": {"running": {}}}],

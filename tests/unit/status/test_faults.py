@@ -1,6 +1,6 @@
 """Fifteen things that go wrong with a model, as the cluster shows each, and the one reason that each has.
 
-Those that can be made here are also made for real, in tests/e2e/test_failures.py, tests/e2e/test_gpus.py and tests/integration/test_fit.py.
+All fifteen are also made for real, in tests/e2e/test_faults.py.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ FAULTS: list[tuple[str, str, Callable[..., ObservedPod]]] = [
     ("slow start", "StartupDeadlineExceeded", lambda pod, container: pod(
         container("engine", **ended(last_exit_code=137, ran_seconds=603.0)))),
     ("crash loop after an hour", "EngineCrashedServing", lambda pod, container: pod(
-        container("engine", **ended("Segmentation fault", last_exit_code=139, ran_seconds=3600.0)))),
+        container("engine", **ended("Segmentation fault", last_exit_code=139)), started_at=1000.0, unready_since=4600.0)),
     ("node gone", "NodeUnreachable", lambda pod, container: pod(container("engine", ready=True, started=True), node="n1")),
 ]  # fmt: skip
 

@@ -35,6 +35,11 @@ def test_before_the_deployment_exists_it_is_being_created() -> None:
     assert cause(ObservedWorkload(deployment=None)).reason == "EngineStarting"
 
 
+@pytest.mark.parametrize("seen", [{"generation": 1, "observed_generation": 0}, {"generation": 1}])
+def test_a_new_model_whose_pods_are_not_there_yet_is_starting_and_not_rolling_out(workload, seen) -> None:
+    assert cause(workload(**seen)).reason == "EngineStarting"
+
+
 def test_a_missing_gpu_is_told_in_the_schedulers_words(workload, pod) -> None:
     words = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu. no new claims to deallocate"
     found = cause(workload(pod(scheduled=False, unschedulable_message=words)))
@@ -120,8 +125,8 @@ def test_a_container_that_cannot_be_started_is_told(workload, pod, container) ->
         (FetchProgress("Retrying"), "SourceUnreachable", "The download is being tried again", False),
         (FetchProgress("Failed", reason="ChecksumMismatch", message="differs"), "ChecksumMismatch", "differs", True),
         (FetchProgress("Failed"), "DownloadFailed", "The download failed", True),
-        (FetchProgress("Done"), "Downloading", "Pod smol-1 is about to bring the weights, or to look at them", False),
-        (None, "Downloading", "Pod smol-1 is about to bring the weights, or to look at them", False),
+        (FetchProgress("Done"), "EngineStarting", "Pod smol-1 has its weights and is being started", False),
+        (None, "Downloading", "Pod smol-1 brings the weights, or looks at them", False),
     ],
 )  # fmt: skip
 def test_a_download_tells_how_far_it_is_or_what_stops_it(
@@ -165,10 +170,8 @@ def test_an_engine_that_has_started_but_does_not_answer_is_unresponsive(workload
             "UnsupportedModel",
         ),
         ({"last_reason": "Error", "last_exit_code": 139, "ran_seconds": 12.0}, "EngineCrashed"),
+        ({"last_reason": "Error", "last_exit_code": 137, "ran_seconds": 12.0}, "EngineCrashed"),
         ({"last_reason": "Error", "last_exit_code": 137, "ran_seconds": 602.0}, "StartupDeadlineExceeded"),
-        ({"last_reason": "Error", "last_exit_code": 137, "ran_seconds": 4000.0}, "EngineCrashedServing"),
-        ({"last_reason": "Error", "last_exit_code": 1, "ran_seconds": 4000.0}, "EngineCrashedServing"),
-        ({"last_reason": "OOMKilled", "last_exit_code": 137, "ran_seconds": 4000.0}, "EngineOutOfMemory"),
     ],
 )
 @pytest.mark.parametrize("state", [{"state": "waiting", "reason": "CrashLoopBackOff"}, {"state": "running"}])
@@ -186,11 +189,40 @@ def test_an_engine_that_has_just_ended_is_told_before_it_is_started_again(worklo
     assert "kubectl logs deployment/smol -c engine --previous" in found.message
 
 
+BEGAN = {"started_at": 1000.0, "unready_since": 4800.0}
+"""A pod that was ready from some time on, and ceased to be so at 4,800 s."""
+
+
+@pytest.mark.parametrize(
+    ("last", "reason"),
+    [
+        ({"last_exit_code": 1, "ran_seconds": 3720.0, "run_started_at": 1080.0}, "EngineCrashedServing"),
+        # Killed by a failing liveness probe, after about as long as it may take to load.
+        ({"last_exit_code": 137, "ran_seconds": 610.0, "run_started_at": 4190.0}, "EngineCrashedServing"),
+        ({"last_exit_code": 139, "ran_seconds": 3.0, "run_started_at": 4820.0, "restarts": 5}, "EngineCrashedServing"),
+        # It had served, and the new start was too slow.
+        ({"last_exit_code": 137, "ran_seconds": 602.0, "run_started_at": 4820.0}, "StartupDeadlineExceeded"),
+        ({"last_exit_code": 1, "ran_seconds": 3.0, "last_message": "CUDA error: out of memory"}, "DeviceOutOfMemory"),
+        ({"last_exit_code": 137, "ran_seconds": 3720.0, "last_reason": "OOMKilled"}, "EngineOutOfMemory"),
+    ],
+)
+def test_an_engine_that_ends_after_it_had_served_is_told_apart(workload, pod, container, last, reason) -> None:
+    ended = container("engine", "waiting", **{"reason": "CrashLoopBackOff", "restarts": 1, **last})
+    assert cause(workload(pod(ended, **BEGAN))).reason == reason
+
+
 def test_a_crash_after_an_hour_says_how_long_it_ran(workload, pod, container) -> None:
     last = {"last_reason": "Error", "last_exit_code": 139, "ran_seconds": 3720.0}
-    found = cause(workload(pod(container("engine", "waiting", reason="CrashLoopBackOff", restarts=1, **last))))
-    assert found.reason == "EngineCrashedServing"
-    assert "exit code 139 after it had run for 1 h 2 min" in found.message
+    ended = container("engine", "waiting", reason="CrashLoopBackOff", restarts=1, **last)
+    found = cause(workload(pod(ended, **BEGAN)))
+    assert "had served, ended with exit code 139 after it had run for 1 h 2 min, and has not come back" in found.message
+
+
+def test_a_pod_that_was_never_ready_has_not_served(workload, pod, container) -> None:
+    """Kubernetes calls it not ready from the second on in which its kubelet takes it over, or the next."""
+    ended = container("engine", "waiting", reason="CrashLoopBackOff", restarts=1, last_exit_code=1, ran_seconds=4000.0)
+    found = cause(workload(pod(ended, started_at=1000.0, unready_since=1001.0)))
+    assert found.reason == "EngineCrashed"
 
 
 def test_the_line_with_the_cause_is_shown_where_much_follows_it(workload, pod, container) -> None:
