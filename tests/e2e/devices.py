@@ -6,6 +6,8 @@ import json
 
 from e2e.kube import Kube
 
+CPU_IMAGE = "ghcr.io/ggml-org/llama.cpp:server-b11434"
+"""For engines that ask for a device and run without one."""
 RESOURCE = "nvidia.com~1gpu"
 
 

@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 
-UPSTREAM = os.environ["UPSTREAM"]
+UPSTREAM, MODEL = os.environ["UPSTREAM"], os.environ["MODEL"]
 MODES = json.loads(os.environ["MODES"])
 TOKEN = "letmein"
 CUT_AFTER = 20_000_000
@@ -48,7 +48,7 @@ class Source(http.server.BaseHTTPRequestHandler):
             # What begins at 0 with a range is a look at the header, no download.
             earlier = sum(1 for line in LOG if line["name"] == name and not line["range"].startswith("bytes=0-"))
             LOG.append({"name": name, "mode": mode, "range": wanted})
-        if mode == "missing":
+        if mode == "missing" or (mode == "split" and "-00001-of-" not in file):
             self.answer(404, b"there is no such file")
         elif mode == "private" and self.headers.get("Authorization") != f"Bearer {TOKEN}":
             self.answer(401, b"who are you?")
@@ -59,6 +59,8 @@ class Source(http.server.BaseHTTPRequestHandler):
             self.answer(200, b"GGUF" + bytes([99, 0, 0, 0]) + bytes(1 << 20))
         elif mode == "text":
             self.answer(200, b"<html>This is a login page, not a model.</html>\n" * 1000)
+        elif mode == "split":
+            self.relay(MODEL, cut=False, slow=False)
         else:
             self.relay(
                 file, cut=mode == "cut" and earlier == 0 and not wanted.startswith("bytes=0-"), slow=mode == "slow"

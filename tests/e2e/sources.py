@@ -17,8 +17,11 @@ MODES = {
     "slow": "slow",
     "gated": "gated",
     "spoiled": "spoiled",
+    "split": "split",
 }
 """What each name does at first; any other name behaves well."""
+SPLIT_FILE = "split-00001-of-00002.gguf"
+"""The first part of a model whose second is not there."""
 
 
 class Sources:
@@ -26,7 +29,7 @@ class Sources:
 
     def __init__(self, kube: Kube, image: str) -> None:
         self.kube = kube
-        env = {"UPSTREAM": MODEL_URI.rsplit("/", 1)[0], "MODES": json.dumps(MODES)}
+        env = {"UPSTREAM": MODEL_URI.rsplit("/", 1)[0], "MODEL": MODEL_FILE, "MODES": json.dumps(MODES)}
         apply_script_server(kube, NAMESPACE, "source", image, python="python", env=env)
         kube.apply(
             {
@@ -39,9 +42,9 @@ class Sources:
         kube.kubectl("rollout", "restart", "deployment/source", "-n", NAMESPACE)
         kube.kubectl("rollout", "status", "deployment/source", "-n", NAMESPACE, "--timeout=60s")
 
-    def uri(self, name: str, service: str = "source") -> str:
+    def uri(self, name: str, service: str = "source", file: str = MODEL_FILE) -> str:
         """The model by way of this name."""
-        return f"http://{service}.{NAMESPACE}.svc.cluster.local:8080/{name}/{MODEL_FILE}"
+        return f"http://{service}.{NAMESPACE}.svc.cluster.local:8080/{name}/{file}"
 
     def mend(self, name: str) -> None:
         """From now on it behaves well."""

@@ -12,9 +12,8 @@ from itertools import pairwise
 import pytest
 from e2e import objects
 from e2e.client import Gateway, NodePort, read_key
-from e2e.devices import offer, only_node
+from e2e.devices import CPU_IMAGE, offer, only_node
 from e2e.kube import Kube, Object, until
-from e2e.test_gpus import CPU_IMAGE
 
 STREAMS = 12
 MODEL = "smollm2"

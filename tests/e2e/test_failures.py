@@ -1,8 +1,7 @@
-"""What can go wrong with a model: each case has its own reason, a message that names the next step, and mends by itself."""
+"""What else can go wrong with a model (beside test_faults.py): a reason of its own, a message with the next step, and it mends by itself."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,8 +12,6 @@ from e2e.kube import Kube, until
 from e2e.objects import MODEL_FILE
 from e2e.sources import Sources
 
-WRONG = "0" * 64
-
 
 @pytest.fixture(scope="module")
 def namespace(kube: Kube, make_namespace: Callable[[str], str], sources: Sources) -> str:
@@ -23,37 +20,14 @@ def namespace(kube: Kube, make_namespace: Callable[[str], str], sources: Sources
     kube.apply(
         {
             "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"name": "source-token", "namespace": name},
-            "stringData": {"token": "expired"},
-        },
-        {
-            "apiVersion": "v1",
             "kind": "Service",
             "metadata": {"name": "taken", "namespace": name, "labels": {"app": "somebody-elses"}},
             "spec": {"ports": [{"port": 80}]},
         },
         objects.engine(name),
-        objects.engine(name, "no-image", image="ghcr.io/ggml-org/llama.cpp:server-does-not-exist"),
-        objects.model(name, "checksum", uri=sources.uri("good"), source={"sha256": {MODEL_FILE: WRONG}}),
         objects.model(name, "missing", uri=sources.uri("missing")),
-        objects.model(name, "private", uri=sources.uri("private"), source={"secretRef": {"name": "source-token"}}),
         objects.model(name, "unreachable", uri=sources.uri("good", service="absent")),
         objects.model(name, "text", uri=sources.uri("text")),
-        objects.model(name, "gated", uri=sources.uri("gated")),
-        objects.model(name, "spoiled", uri=sources.uri("spoiled")),
-        objects.model(name, "bad-flag", args=["--no-such-flag"]),
-        objects.model(
-            name,
-            "too-long",
-            contextLength=8_000_000,
-            resources={"limits": {"memory": "1Gi"}, "requests": {"memory": "64Mi"}},
-        ),
-        # Its cache alone takes 180 MiB.
-        objects.model(
-            name, "no-memory", fitPolicy="Ignore", contextLength=4096, resources={"limits": {"memory": "100Mi"}}
-        ),
-        objects.model(name, "no-image", engineRef={"name": "no-image"}),
         objects.model(name, "no-engine", engineRef={"name": "not-there-yet"}),
         objects.model(name, "no-secret", source={"secretRef": {"name": "not-there-yet"}}),
         objects.model(name, "taken"),
@@ -87,15 +61,6 @@ def serves_again(kube: Kube, namespace: str, name: str) -> None:
     kube.delete("modeldeployments", namespace, name)
 
 
-def test_a_wrong_checksum_is_refused_and_the_right_one_accepted(kube: Kube, namespace: str, sources: Sources) -> None:
-    message = kube.wait_reason("modeldeployments", namespace, "checksum", "ChecksumMismatch")
-    right = sources.sha256()
-    assert right in message
-    assert WRONG in message
-    kube.patch("modeldeployments", namespace, "checksum", {"spec": {"source": {"sha256": {MODEL_FILE: right}}}})
-    serves_again(kube, namespace, "checksum")
-
-
 def test_a_source_that_is_not_there_is_found_when_it_comes(kube: Kube, namespace: str, sources: Sources) -> None:
     message = kube.wait_reason("modeldeployments", namespace, "missing", "SourceNotFound")
     assert sources.uri("missing") in message
@@ -106,20 +71,6 @@ def test_a_source_that_is_not_there_is_found_when_it_comes(kube: Kube, namespace
     (same,) = kube.pods(namespace, "stoker.dev/model-deployment=missing")
     assert same["metadata"]["uid"] == pod["metadata"]["uid"], "the pod that waited is the one that serves"
     serves_again(kube, namespace, "missing")
-
-
-def test_a_source_that_asks_for_a_login_says_so_and_takes_the_new_token(
-    kube: Kube, namespace: str, sources: Sources
-) -> None:
-    message = kube.wait_reason("modeldeployments", namespace, "private", "SourceUnauthorized")
-    assert "401" in message
-    assert "secretRef" in message
-    kube.kubectl(
-        "patch", "secret", "source-token", "-n", namespace, "-p", json.dumps({"stringData": {"token": "letmein"}})
-    )
-    # The token is in the container's environment: a new pod reads the new one.
-    kube.kubectl("delete", "pod", "-n", namespace, "-l", "stoker.dev/model-deployment=private", "--wait=false")
-    serves_again(kube, namespace, "private")
 
 
 def test_a_source_that_cannot_be_reached_is_tried_until_it_can(kube: Kube, namespace: str, sources: Sources) -> None:
@@ -147,48 +98,6 @@ def test_a_file_that_is_no_model_is_refused(kube: Kube, namespace: str, sources:
     assert "web page" in message
     sources.mend("text")
     serves_again(kube, namespace, "text")
-
-
-def test_a_gated_repository_is_told_from_a_wrong_token(kube: Kube, namespace: str, sources: Sources) -> None:
-    message = kube.wait_reason("modeldeployments", namespace, "gated", "SourceGated")
-    assert "accept the model's terms" in message
-    sources.mend("gated")
-    serves_again(kube, namespace, "gated")
-
-
-def test_a_damaged_header_is_refused_before_the_download(kube: Kube, namespace: str, sources: Sources) -> None:
-    message = kube.wait_reason("modeldeployments", namespace, "spoiled", "InvalidModel")
-    assert "GGUF version is 99" in message
-    sources.mend("spoiled")
-    serves_again(kube, namespace, "spoiled")
-
-
-def test_an_argument_that_the_engine_does_not_know_is_shown(kube: Kube, namespace: str) -> None:
-    message = kube.wait_reason("modeldeployments", namespace, "bad-flag", "InvalidArgument")
-    assert "invalid argument: --no-such-flag" in message
-    kube.patch("modeldeployments", namespace, "bad-flag", {"spec": {"args": []}})
-    serves_again(kube, namespace, "bad-flag")
-
-
-def test_a_context_that_is_too_large_is_refused_with_one_that_is_not(kube: Kube, namespace: str) -> None:
-    message = kube.wait_reason("modeldeployments", namespace, "too-long", "DoesNotFit")
-    assert "set spec.contextLength to at most" in message
-    kube.patch("modeldeployments", namespace, "too-long", {"spec": {"contextLength": None}})
-    serves_again(kube, namespace, "too-long")
-
-
-def test_an_engine_that_the_kernel_ends_has_run_out_of_memory(kube: Kube, namespace: str) -> None:
-    message = kube.wait_reason("modeldeployments", namespace, "no-memory", "EngineOutOfMemory")
-    assert "resources.limits.memory" in message
-    kube.patch("modeldeployments", namespace, "no-memory", {"spec": {"resources": {"limits": {"memory": "1Gi"}}}})
-    serves_again(kube, namespace, "no-memory")
-
-
-def test_an_image_that_does_not_exist_is_named(kube: Kube, namespace: str) -> None:
-    message = kube.wait_reason("modeldeployments", namespace, "no-image", "ImagePullFailed")
-    assert "ghcr.io/ggml-org/llama.cpp:server-does-not-exist" in message
-    kube.patch("inferenceengines", namespace, "no-image", {"spec": {"image": None}})
-    serves_again(kube, namespace, "no-image")
 
 
 def test_an_engine_that_does_not_exist_is_named_and_awaited(kube: Kube, namespace: str) -> None:
