@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64decode
+from pathlib import Path
 
 import pytest
+import yaml
 
 from stoker.api.resolved import OperatorSettings
 from stoker.desired.engine_key import build_key_secret
@@ -21,6 +24,7 @@ RESTRICTED = {
     "runAsGroup": 65532,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
+ROOT = Path(__file__).parents[3]
 GPU = {"accelerator": {"vendor": "NVIDIA"}}
 
 
@@ -466,3 +470,17 @@ def test_an_engine_that_reads_a_file_of_keys_finds_it(make_model, make_engine, r
 def test_an_engine_without_keys_refuses_one(make_model, make_engine, resolve, kind) -> None:
     with pytest.raises(Stalled, match=r"cannot ask for a key, as spec\.engineAuth .* or use .*LlamaCpp"):
         resolve(make_model(contextLength=4096), make_engine(type=kind, **KEYED))
+
+
+def test_a_pod_template_can_bring_a_device_by_a_claim_instead_of_an_extended_resource(
+    resolve, make_model, make_engine, settings
+) -> None:
+    """As docs/decisions/0015 shows it."""
+    text = (ROOT / "docs/decisions/0015-devices-by-extended-resources.md").read_text()
+    (shown,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    engine = make_engine(**yaml.safe_load(shown)["spec"])
+    model = make_model(source={"uri": "hf://org/m-AWQ"})
+    spec = build_pod_template(resolve(model, engine), settings)["spec"]
+    (container,) = spec["containers"]
+    assert container["resources"] == {"limits": {}, "claims": [{"name": "gpu"}]}
+    assert spec["resourceClaims"] == [{"name": "gpu", "resourceClaimTemplateName": "one-h100"}]
