@@ -63,7 +63,12 @@ FIELDS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("task: Embedding", {"task": "Embedding"}),
     ("task: Rerank", {"task": "Rerank"}),
     ("task: Transcription", {"task": "Transcription"}),
+    ("task: Rerank, chatTemplate", {"task": "Rerank", "chat_template_path": "TEMPLATE"}),
     ("task: Speech", {"task": "Speech"}),
+    (
+        "task: Speech, source: hf://Qwen/Qwen3-TTS-12Hz-1.7B-CustomVoice",
+        {**REPOSITORY, "task": "Speech", "reference": "Qwen/Qwen3-TTS-12Hz-1.7B-CustomVoice"},
+    ),
     ("task: Image", {"task": "Image"}),
     ("source: hf://ORG/REPO, revision: v1", {**REPOSITORY, "revision": "v1"}),
     ("source: ollama://qwen3:8b", {"shape": "Library", "reference": "qwen3:8b", "model_path": ""}),

@@ -6,7 +6,7 @@ Formats that its README still lists (AQLM, QuIP#, SqueezeLLM, HQQ) are no longer
 
 from __future__ import annotations
 
-from stoker.engines.base import Engine, EngineRequest, Image, KeyPlace, Launch, Readiness, from_capability
+from stoker.engines.base import Engine, EngineRequest, Image, KeyPlace, Launch, Oldest, Readiness, from_capability
 from stoker.engines.vllm import (
     DTYPES,
     KV_CACHE_TYPES,
@@ -59,6 +59,8 @@ APHRODITE = Engine(
     - {"beam", "deepseek_v41", "hf", "muse", "musespark1x", "plamo3", "qwen3_json", "step5"},
     reasoning_parsers=REASONING_PARSERS
     - {"beam", "deepseek_v41", "granite_thinking_parser", "hf", "minicpmv", "muse", "musespark1x", "plamo3", "step5"},
+    # It has followed vLLM since then; 0.10 was a program of its own.
+    oldest=Oldest((0, 20, 0), "0.20", "--shutdown-timeout"),
     key_place=KeyPlace(variable="APHRODITE_API_KEY"),
     ready=Readiness("/health"),
     live_path="/health",

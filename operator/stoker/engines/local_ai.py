@@ -1,7 +1,7 @@
-"""LocalAI: one API before many backends; here llama.cpp for GGUF, vLLM for everything else.
+"""LocalAI: one API before many backends; here llama.cpp for GGUF, vLLM for other texts, and one for each other task.
 
-Settings: https://localai.io/reference/cli-reference/, model files: https://localai.io/advanced/model-configuration/. Its images hold
-no backend: it is fetched at the start, from the gallery that LOCALAI_BACKEND_GALLERIES names.
+Settings: https://localai.io/reference/cli-reference/, model files: https://localai.io/advanced/model-configuration/, what speaks:
+https://localai.io/features/text-to-audio/. Its images hold no backend: it is fetched at the start, from the gallery that LOCALAI_BACKEND_GALLERIES names.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from stoker.engines.base import (
     Launch,
     ManagedFlags,
     Metrics,
+    Oldest,
     Readiness,
     from_capability,
     hub_env,
@@ -83,6 +84,9 @@ def _build(request: EngineRequest) -> Launch:
 
 
 def _backend(request: EngineRequest) -> str:
+    if request.task == "Speech":
+        # What no backend is known for is refused before it starts.
+        return _speech_backend(request) or "qwen-tts"
     if request.task in _OTHER_BACKENDS:
         return _OTHER_BACKENDS[request.task]
     return "llama-cpp" if request.format == "GGUF" else "vllm"
@@ -147,12 +151,24 @@ def _whisper_fields(request: EngineRequest) -> dict[str, Any]:
     return {"parameters": {"model": request.model}, "f16": request.gpus > 0}
 
 
+def _speech_fields(request: EngineRequest) -> dict[str, Any]:
+    return {"parameters": {"model": request.model}, "known_usecases": ["tts"]}
+
+
+def _speech_backend(request: EngineRequest) -> str:
+    """Each family of models that speaks has a backend of its own; empty for one that is not known."""
+    name = request.model.rpartition("/")[2].lower()
+    return next((backend for family, backend in _SPEECH_BACKENDS.items() if family.lower() in name), "")
+
+
+_SPEECH_BACKENDS = {"Qwen3-TTS": "qwen-tts", "VibeVoice": "vibevoice", "VoxCPM": "voxcpm"}
 _OTHER_BACKENDS = {"Image": "diffusers", "Transcription": "faster-whisper"}
 _FIELDS: Mapping[str, Callable[[EngineRequest], dict[str, Any]]] = {
     "llama-cpp": _llama_fields,
     "vllm": _vllm_fields,
     "diffusers": _image_fields,
     "faster-whisper": _whisper_fields,
+    **dict.fromkeys(_SPEECH_BACKENDS.values(), _speech_fields),
 }
 _OF_TEXT: tuple[FieldName, ...] = (
     "contextLength",
@@ -166,26 +182,14 @@ _OF_WEIGHTS: tuple[FieldName, ...] = ("dtype", "quantization", "kvCacheType", "s
 def _check(request: EngineRequest) -> None:
     """Each backend takes its own part of the fields and of the sources."""
     model = f"ModelDeployment {request.deployment_name}"
-    if request.task in _OTHER_BACKENDS:
-        for name in (*_OF_TEXT, *_OF_WEIGHTS):
-            if request.is_set(name):
-                raise Stalled(
-                    "UnsupportedField",
-                    f"LocalAI serves task {request.task} of {model} by {_OTHER_BACKENDS[request.task]}, which cannot do spec.{name}: "
-                    "remove the field",
-                )
-        if request.revision:
-            raise Stalled(
-                "UnsupportedField",
-                f"LocalAI serves task {request.task} of {model} by {_OTHER_BACKENDS[request.task]}, which takes the newest revision: "
-                "remove spec.source.revision, or bring the model onto a volume",
-            )
-        if request.format == "GGUF":
-            raise Stalled(
-                "UnsupportedSource",
-                f"LocalAI serves task {request.task} of {model} by {_OTHER_BACKENDS[request.task]}, which needs a folder or a "
-                "repository as the source, not one GGUF file",
-            )
+    if request.task == "Speech" and not _speech_backend(request):
+        raise Stalled(
+            "UnsupportedModel",
+            f"LocalAI cannot tell which backend speaks for {request.model} of {model}: take a model of a family that it has one for, by "
+            f"the name of its repository or folder ({', '.join(_SPEECH_BACKENDS)}), or an engine of type Custom",
+        )
+    if request.task == "Speech" or request.task in _OTHER_BACKENDS:
+        _check_other_task(request, f"LocalAI serves task {request.task} of {model} by {_backend(request)}, which")
         return
     if request.format == "GGUF":
         for name in (
@@ -217,6 +221,19 @@ def _check(request: EngineRequest) -> None:
             f"LocalAI serves {request.format} weights of {model} by vLLM, for which it needs a device: set accelerator.vendor of "
             f"InferenceEngine {request.engine_name}, or use VLLM, or LlamaCpp with a GGUF file",
         )
+
+
+def _check_other_task(request: EngineRequest, which: str) -> None:
+    for name in (*_OF_TEXT, *_OF_WEIGHTS):
+        if request.is_set(name):
+            raise Stalled("UnsupportedField", f"{which} cannot do spec.{name}: remove the field")
+    if request.revision:
+        raise Stalled(
+            "UnsupportedField",
+            f"{which} takes the newest revision: remove spec.source.revision, or bring the model onto a volume",
+        )
+    if request.format == "GGUF":
+        raise Stalled("UnsupportedSource", f"{which} needs a folder or a repository as the source, not one GGUF file")
 
 
 _MANAGED = (
@@ -273,9 +290,11 @@ LOCAL_AI = Engine(
         **from_capability("5.0", "GGUF"),
         **from_capability("7.5", "GPTQ", "AWQ", "FP8", "INT8", "Safetensors"),
     },
-    format_notes={"GGUF": "by llama.cpp; all others by vLLM, images by diffusers, transcriptions by faster-whisper"},
+    format_notes={
+        "GGUF": "by llama.cpp; all others by vLLM, images by diffusers, transcriptions by faster-whisper, speech by qwen-tts, vibevoice or voxcpm"
+    },
     shapes=frozenset({"File", "Folder", "Repository"}),
-    tasks=frozenset({"Chat", "Completion", "Embedding", "Rerank", "Transcription", "Image"}),
+    tasks=frozenset({"Chat", "Completion", "Embedding", "Rerank", "Transcription", "Speech", "Image"}),
     build=_build,
     managed=_MANAGED,
     refused={
@@ -289,6 +308,8 @@ LOCAL_AI = Engine(
     dtypes=_DTYPES,
     quantizations=_QUANTIZATIONS,
     kv_cache_types=_VLLM_CACHE_TYPES,
+    # https://github.com/mudler/LocalAI/releases/tag/v3.2.0; before, all of them were in the image.
+    oldest=Oldest((3, 2, 0), "3.2", "backends that are fetched at the start (LOCALAI_EXTERNAL_BACKENDS)"),
     key_place=KeyPlace(variable="LOCALAI_API_KEY"),
     ready=Readiness("/readyz"),
     live_path="/healthz",

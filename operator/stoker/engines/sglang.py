@@ -42,9 +42,7 @@ def _build(request: EngineRequest) -> Launch:
     command += ["--max-running-requests", str(request.slots), "--enable-metrics"]
     if request.context_length:
         command += ["--context-length", str(request.context_length)]
-    command += [*_devices(request), *_types(request)]
-    if request.task == "Embedding":
-        command += ["--is-embedding"]
+    command += [*_devices(request), *_types(request), *_task(request)]
     if request.chat_template_path:
         command += ["--chat-template", request.chat_template_path]
     if request.tool_call_parser:
@@ -71,6 +69,16 @@ def _speculation(speculation: Speculation) -> list[str]:
     chain = ["--speculative-num-steps", str(speculation.count), "--speculative-eagle-topk", "1"]
     chain += ["--speculative-num-draft-tokens", str(speculation.count + 1)]
     return ["--speculative-algorithm", "STANDALONE", "--speculative-draft-model-path", speculation.draft, *chain]
+
+
+def _task(request: EngineRequest) -> list[str]:
+    """https://docs.sglang.io/supported_models/retrieval_ranking/rerank_models.html."""
+    if request.task == "Embedding":
+        return ["--is-embedding"]
+    if request.task == "Rerank" and not request.chat_template_path:
+        return ["--is-embedding", "--disable-radix-cache", "--chunked-prefill-size", "-1"]
+    # A reranker with a template is a decoder that is asked for yes or no.
+    return []
 
 
 def _devices(request: EngineRequest) -> list[str]:
@@ -223,7 +231,7 @@ SGLANG = Engine(
     vendors=frozenset({"NVIDIA", "AMD", "Intel", "None"}),
     formats=from_capability("7.5", "GGUF", "GPTQ", "AWQ", "FP8", "INT8", "Safetensors"),
     shapes=frozenset({"File", "Folder", "Repository"}),
-    tasks=frozenset({"Chat", "Completion", "Embedding", "Transcription"}),
+    tasks=frozenset({"Chat", "Completion", "Embedding", "Rerank", "Transcription"}),
     build=_build,
     managed=_MANAGED,
     refused={},

@@ -97,11 +97,8 @@ def _types(request: EngineRequest) -> list[str]:
 
 
 def _task(request: EngineRequest) -> list[str]:
-    if request.task == "Embedding":
-        return ["--runner", "pooling", "--convert", "embed"]
-    if request.task == "Rerank":
-        return ["--runner", "pooling", "--convert", "classify"]
-    words = ["--runner", "generate"]
+    pooling = {"Embedding": "embed", "Rerank": "classify"}.get(request.task)
+    words = ["--runner", "pooling", "--convert", pooling] if pooling else ["--runner", "generate"]
     if request.chat_template_path:
         words += ["--chat-template", request.chat_template_path]
     if request.tool_call_parser:

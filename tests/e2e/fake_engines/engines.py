@@ -50,7 +50,7 @@ SETTINGS_OF_LOCAL_AI = {
 MODEL_OF_LOCAL_AI = {"name", "backend", "parameters", "context_size", "options", "gpu_layers", "template", "threads"} | {
     "cache_type_k", "cache_type_v", "flash_attention", "embeddings", "reranking",
     "draft_model", "mmproj", "quantization", "load_format", "gpu_memory_utilization", "max_model_len", "tensor_parallel_size", "dtype", "f16",
-    "engine_args", "diffusers",
+    "engine_args", "diffusers", "known_usecases",
 }  # fmt: skip
 
 

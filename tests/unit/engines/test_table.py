@@ -111,11 +111,8 @@ def requests_of(engine: Engine) -> Iterator[EngineRequest]:
         if name not in engine.refused:
             yield with_field(engine, name)
     for task in engine.tasks:
-        other = (
-            {"format": "Safetensors", "shape": "Folder", **SHAPES["Folder"]}
-            if task in ("Image", "Transcription")
-            else {}
-        )
+        folder = {"format": "Safetensors", "shape": "Folder", "model_path": "/models/some/VibeVoice-Realtime-0.5B"}
+        other = folder if task in ("Image", "Transcription", "Speech") else {}
         yield base_request(engine, task=task, **other)
     if "speculativeDecoding" not in engine.refused and engine.type != "LocalAI":
         draft = "/draft/small.gguf" if engine.type == "LlamaCpp" else "/draft/small"
@@ -348,11 +345,18 @@ def test_a_draft_on_the_hub_keeps_the_engine_on_the_network() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "backend"), [("Image", '"diffusers"'), ("Transcription", '"faster-whisper"'), ("Chat", '"vllm"')]
+    ("task", "name", "backend"),
+    [
+        ("Image", "m", '"diffusers"'),
+        ("Transcription", "m", '"faster-whisper"'),
+        ("Speech", "Qwen3-TTS-12Hz-1.7B-CustomVoice", '"qwen-tts"'),
+        ("Speech", "vibevoice-realtime", '"vibevoice"'),
+        ("Chat", "m", '"vllm"'),
+    ],
 )
-def test_local_ai_has_a_backend_for_each_task(task: Task, backend: str) -> None:
+def test_local_ai_has_a_backend_for_each_task(task: Task, name: str, backend: str) -> None:
     local_ai = ENGINES["LocalAI"]
-    request = base_request(local_ai, task=task, format="Safetensors", shape="Folder", model_path="/models/m")
+    request = base_request(local_ai, task=task, format="Safetensors", shape="Folder", model_path=f"/models/{name}")
     check_request(local_ai, request)
     launch = local_ai.launch(request)
     (config,) = launch.files.values()
@@ -362,7 +366,7 @@ def test_local_ai_has_a_backend_for_each_task(task: Task, backend: str) -> None:
         with pytest.raises(Stalled, match=r"which cannot do spec\.contextLength"):
             check_request(local_ai, replace(request, context_length=4096))
         with pytest.raises(Stalled, match="UnsupportedSource"):
-            check_request(local_ai, base_request(local_ai, task=task))
+            check_request(local_ai, base_request(local_ai, task=task, model_path=f"/models/{name}.gguf"))
 
 
 def test_adapters_of_llama_cpp_are_loaded_and_not_applied() -> None:

@@ -42,6 +42,8 @@ def test_a_version_is_read_where_the_tag_tells_it(image: str, known: tuple[str, 
             "ghcr.io/x/llama.cpp:server-cuda-b9478",
             "--sse-ping-interval",
         ),
+        ("LocalAI", "localai/localai:v3.1.1", "localai/localai:v3.2.0-gpu-nvidia-cuda-12", "backends that are fetched"),
+        ("Aphrodite", "mirror/aphrodite-openai:v0.10.0", "mirror/aphrodite-openai:v0.20.0", "--shutdown-timeout"),
         ("Ollama", "ollama/ollama:0.5.12", "ollama/ollama:0.5.13-rocm", "OLLAMA_CONTEXT_LENGTH"),
     ],
 )
