@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from gateway.conftest import World, first_config
-from gateway.pod import Answer, until
+from gateway.pod import Answer, Config, until
 from joserfc import jws
 from joserfc.jwk import OctKey
 
@@ -19,6 +19,24 @@ PLAIN = {"X-OpenWebUI-User-Email": "boss@example.com", "X-OpenWebUI-User-Role": 
 
 
 NUMBERS = itertools.count()
+# As the operator writes them: admin and user are always there.
+ROLES = {
+    "roles": [
+        {"name": "admin", "models": ["*"]},
+        {"name": "user", "models": ["*"]},
+        {"name": "guest", "models": ["embed"], "groups": ["visitors", "Gäste"]},
+    ],
+    "roleMap": [{"value": "llm-guest", "role": "guest"}],
+}
+GROUPS = "X-OpenWebUI-User-Groups"
+
+
+def config_with(*keys: tuple[str, str, dict[str, Any]]) -> Config:
+    config = first_config()
+    config.more = ROLES
+    for name, secret, more in keys:
+        config.key(name, secret, **more)
+    return config
 
 
 @pytest.fixture
@@ -29,8 +47,9 @@ def service() -> str:
 
 @pytest.fixture
 def world(world: World, service: str) -> World:
-    config = first_config().key(service, f"sk-{service}", models=["qwen", "embed"], userTokens={"issuer": "open-webui", "secret": SECRET}, requestsPerMinute=2)  # fmt: skip
-    world.apply(config)
+    tokens = {"issuer": "open-webui", "secret": SECRET}
+    more = {"models": ["qwen", "embed"], "userTokens": tokens, "requestsPerMinute": 2}
+    world.apply(config_with((service, f"sk-{service}", more)))
     until(lambda: world.pod.request("GET", "/v1/models", key=f"sk-{service}").status == 200, "the service's key")
     for engine in world.engines:
         engine.seen.clear()
@@ -101,6 +120,35 @@ def test_a_key_that_speaks_for_nobody_is_itself_whatever_the_headers_say(world: 
     assert "user" not in lines[-1]
 
 
+@pytest.mark.parametrize("groups", ["visitors", "others, visitors", "G%C3%A4ste", "llm-guest"])
+def test_a_person_may_use_what_his_role_may_and_is_told_whom_to_ask(world: World, service: str, groups: str) -> None:
+    key = f"sk-{service}"
+    assert ask(world, signed(), key).status == 200
+    answer = ask(world, signed(), key, **{GROUPS: groups})
+    assert (answer.status, answer.error["code"]) == (403, "model_not_allowed")
+    assert "alice@example.com may not use the model `qwen`: the role `guest`" in answer.error["message"]
+    assert len(world.engines[0].seen) == 1
+    assert not [name for name in world.engines[0].seen[0].headers if name.startswith(("x-openwebui", "x-gw-"))]
+
+    def refused() -> list[tuple[str, str]]:
+        lines = [line for line in world.pod.access_log() if line.get("reason") == "model_not_allowed"]
+        return [(line["user"], line["model"]) for line in lines if line["key"] == service]
+
+    assert until(refused, "the log line") == [("alice@example.com", "qwen")]
+
+
+def test_who_waits_to_be_let_in_is_refused(world: World, service: str) -> None:
+    answer = ask(world, signed(role="pending"), f"sk-{service}")
+    assert (answer.status, answer.error["code"]) == (403, "no_role")
+    assert not world.engines[0].seen
+
+
+def test_groups_beside_no_good_token_say_nothing(world: World, service: str) -> None:
+    assert ask(world, None, f"sk-{service}", **{GROUPS: "visitors"}).status == 200
+    assert ask(world, signed(), "sk-alice", **{GROUPS: "visitors"}).status == 200
+    assert ask(world, signed(), f"sk-{service}", **{"x-gw-user-groups": "visitors"}).status == 200
+
+
 def test_the_header_that_the_policy_reads_cannot_be_sent(world: World, service: str) -> None:
     answer = ask(world, None, f"sk-{service}", **{"x-gw-user-token": "nonsense", "x_openwebui_user_jwt": "nonsense"})
     assert answer.status == 200
@@ -108,11 +156,8 @@ def test_the_header_that_the_policy_reads_cannot_be_sent(world: World, service: 
 
 def test_a_key_that_only_speaks_for_users_is_refused_without_one(world: World, service: str) -> None:
     tokens = {"issuer": "open-webui", "secret": SECRET, "required": True}
-    world.apply(
-        first_config()
-        .key(service, f"sk-{service}", userTokens=tokens)
-        .key("half", "sk-half", userTokens={**tokens, "secret": ""})
-    )
+    half = {"userTokens": {**tokens, "secret": ""}}
+    world.apply(config_with((service, f"sk-{service}", {"userTokens": tokens}), ("half", "sk-half", half)))
     assert ask(world, signed(), f"sk-{service}").status == 200
     answer = ask(world, None, f"sk-{service}", **PLAIN)
     assert (answer.status, answer.error["code"]) == (401, "invalid_user_token")

@@ -1,6 +1,7 @@
-"""Signs in to Open WebUI with Chromium, asks, and waits for the answer: browser.py CHROMIUM URL EMAIL PASSWORD QUESTION ANSWER FOLDER [COUNT]
+"""Signs in to Open WebUI with Chromium, asks, and waits for the answer: browser.py CHROMIUM URL EMAIL PASSWORD QUESTION ANSWER FOLDER [COUNT [MODEL]]
 
-ANSWER is awaited on the page; empty: any, until it has forty words or grows no more. Screenshots go into FOLDER; COUNT chats, each a new one.
+ANSWER is awaited on the page; empty: any, until it has forty words or grows no more. Screenshots go into FOLDER; COUNT chats, each a new one,
+with MODEL where it is given. What answers and questions try to run in the page is told at the end.
 """
 
 import sys
@@ -20,7 +21,15 @@ ANSWER = "#response-content-container"
 
 
 def main(
-    chromium: str, url: str, email: str, password: str, question: str, answer: str, folder: str, count: str = "1"
+    chromium: str,
+    url: str,
+    email: str,
+    password: str,
+    question: str,
+    answer: str,
+    folder: str,
+    count: str = "1",
+    model: str = "",
 ) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
@@ -28,11 +37,13 @@ def main(
         try:
             sign_in(page, url, email, password, Path(folder))
             for number in range(int(count)):
-                if number:
-                    page.goto(url, wait_until="domcontentloaded", timeout=60_000)
+                if number or model:
+                    start = f"{url}/?models={model}" if model else url
+                    page.goto(start, wait_until="domcontentloaded", timeout=60_000)
                 ask(page, question, answer)
             page.wait_for_timeout(500)
             page.screenshot(path=Path(folder) / "chat.png")
+            print(f"ran in the page: {page.evaluate('window.ran || null')}")
         except Error:
             page.screenshot(path=Path(folder) / "failed.png")
             print(page.url, page.inner_text("body")[:1000])
@@ -63,7 +74,8 @@ def ask(page: Page, question: str, answer: str) -> None:
         if text != last:
             last, changed = text, time.monotonic()
         grown = len(text.split()) > 40 or (len(text.split()) > 3 and time.monotonic() - changed > 3)
-        if (answer and answer in text) or (not answer and grown):
+        # A refusal stands on the page, but is no answer.
+        if (answer and (answer in text or answer in page.inner_text("body"))) or (not answer and grown):
             break
         page.wait_for_timeout(50)
     else:

@@ -40,9 +40,18 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     kubernetes, engine = FakeKubernetes(), FakeEngine("one")
     pod = GatewayPod(tmp_path_factory.mktemp("gw"), kubernetes)
     world = World(kubernetes, [engine], pod)
-    kubernetes.put_endpoints(NAMESPACE, "qwen", [engine.port])
+    for service in ("qwen", "big"):
+        kubernetes.put_endpoints(NAMESPACE, service, [engine.port])
     tokens = {"issuer": "open-webui", "secret": USER_SECRET, "required": True}
-    config = Config().model("qwen").model("resting", stopped=True).key("alice", "sk-alice")
+    config = Config().model("qwen").model("big").model("resting", stopped=True).key("alice", "sk-alice")
+    config.key("rosa", "sk-rosa", owner="rosa@example.com")
+    config.more = {
+        "roles": [
+            {"name": "admin", "models": ["*"]},
+            {"name": "user", "models": ["qwen", "resting"]},
+            {"name": "research", "models": ["big"], "groups": ["lab"]},
+        ]
+    }
     config.key("gateway-webui", SERVICE_KEY, userTokens=tokens).apply(kubernetes)
     try:
         pod.start()

@@ -137,7 +137,7 @@ class Oidc(ApiModel):
     roles_claim: ClaimPath = "roles"
     """His roles: a claim, or a path such as realm_access.roles. Name the groups claim where groups are what roles depend on."""
     groups_claim: ClaimPath = "groups"
-    """His groups; they become groups of the web chat."""
+    """His groups; they become groups of the web chat. Where roleMap names roles other than admin and user, the values of rolesClaim do, for by its groups the web chat tells the gateway who somebody is."""
     role_map: Annotated[list[RoleMapping], Field(min_length=1, max_length=64)] | None = None
     """Roles by values of rolesClaim; the first that fits counts at the API. In the web chat admin is admin, and every other role user. Whose roles are not in it is refused; who has none waits for an admin. Default: admin is admin, and user is user."""
     password_login: bool = False
@@ -351,6 +351,11 @@ class ApiGatewaySpec(ApiModel):
         Cel(
             "!has(self.webUI) || !has(self.auth.oidc) || !has(self.webUI.trustedHeader)",
             "auth.oidc and webUI.trustedHeader exclude each other",
+        ),
+        Cel(
+            "!has(self.webUI) || !has(self.auth.oidc) || self.auth.oidc.rolesClaim == self.auth.oidc.groupsClaim || "
+            "!has(self.roles) || !self.roles.exists(role, has(role.subjects))",
+            "auth.oidc: with webUI and roles[].subjects, rolesClaim and groupsClaim must be the same claim, for the web chat tells the gateway one",
         ),
     )
 

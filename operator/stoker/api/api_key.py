@@ -57,7 +57,7 @@ class ApiKeySpec(ApiModel):
     limits: RequestLimits | None = None
     """How much it may ask for. Default: what its role says, else the gateway."""
     user_tokens: UserTokens | None = None
-    """Lets a service such as Open WebUI say in the header X-OpenWebUI-User-Jwt for whom it calls: limits and usage are that user's then. Default: the header is not believed."""
+    """Lets a service such as Open WebUI say in the header X-OpenWebUI-User-Jwt for whom it calls: limits and usage are that user's then, and he may use what this key and his own role may. Default: the header is not believed."""
     expires_at: datetime | None = None
     """When the key stops working."""
     secret_name: SecretName | None = None

@@ -17,7 +17,7 @@ from stoker.api.resolved import PublishedModel, ResolvedApiGateway
 from stoker.desired import portal
 from stoker.desired.gateway_pod import COMPONENT
 from stoker.desired.gateway_routes import build_named_routes
-from stoker.desired.gateway_tokens import build_introspection, build_issuers, build_user_tokens
+from stoker.desired.gateway_tokens import build_introspection, build_issuers, build_role_map, build_user_tokens
 from stoker.desired.objects import Object, child, compact_json, secret_data
 from stoker.desired.replicas import expected_cold_start, is_sleeping
 from stoker.desired.served_paths import served_paths
@@ -64,6 +64,7 @@ def build_secrets(resolved: ResolvedApiGateway) -> list[Object]:
         "keySecrets": names,
         "models": [_model(model) for model in resolved.models],
         "sites": _sites(gateway),
+        "roleMap": build_role_map(gateway),
     }
     return [*secrets, _secret(resolved, routes_secret_name(gateway.metadata.name), "routes.json", routes)]
 

@@ -79,6 +79,12 @@ def check_user_tokens(key: ApiKey, secret: str) -> None:
         )
 
 
+def build_role_map(gateway: ApiGateway) -> list[Object]:
+    """Roles of people for whom a service calls, by what the web chat knows as their groups."""
+    oidc = gateway.spec.auth.oidc
+    return [{"value": pair.value, "role": pair.role} for pair in oidc.roles] if oidc else []
+
+
 def build_introspection(gateway: ApiGateway, client_secret: str) -> Object | None:
     """Whom to ask about tokens; nobody while there is no secret to ask with."""
     asked = gateway.spec.auth.introspection

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from stoker.api.api_gateway import ApiGateway
+from stoker.api.api_gateway import BUILT_IN_ROLES, ApiGateway, Oidc
 from stoker.api.names import (
     CLIENT_SECRET_FIELD,
     JWT_SECRET_FIELD,
@@ -27,6 +27,7 @@ HOME = "/tmp"  # noqa: S108 - a path in the container
 SECRET_KEY_FIELD = "secretKey"
 EMAIL_FIELD = "email"
 PASSWORD_FIELD = "password"
+GROUPS_HEADER = "X-OpenWebUI-User-Groups"
 
 # Our values that keep people out or data in; whoever sets another one is told so.
 _GUARDS = frozenset(
@@ -39,6 +40,8 @@ _GUARDS = frozenset(
         "ENABLE_DIRECT_CONNECTIONS",
         "ENABLE_FORWARD_USER_INFO_HEADERS",
         "ENABLE_INITIAL_ADMIN_SIGNUP",
+        "ENABLE_OAUTH_GROUP_MANAGEMENT",
+        "ENABLE_OAUTH_ROLE_MANAGEMENT",
         "ENABLE_OLLAMA_API",
         "ENABLE_PERSISTENT_CONFIG",
         "ENABLE_PIP_INSTALL_FRONTMATTER_REQUIREMENTS",
@@ -49,7 +52,11 @@ _GUARDS = frozenset(
         "OAUTH_ADMIN_ROLES",
         "OAUTH_ALLOWED_ROLES",
         "OAUTH_CODE_CHALLENGE_METHOD",
+        "OAUTH_EMAIL_CLAIM",
+        "OAUTH_GROUPS_CLAIM",
         "OAUTH_MERGE_ACCOUNTS_BY_EMAIL",
+        "OAUTH_ROLES_CLAIM",
+        "OPENAI_API_CONFIGS",
         "OPENAI_API_KEY",
         "WEBUI_AUTH",
         "WEBUI_AUTH_COOKIE_SAME_SITE",
@@ -147,10 +154,13 @@ def _accounts(gateway: str) -> dict[str, str | Object]:
 def _connection(gateway: ApiGateway) -> dict[str, str | Object]:
     """One connection, one list of models for all; who may use a model is the gateway's to say, call by call."""
     metadata = {"capabilities": {"builtin_tools": False, "usage": True}}
+    # The token that says who somebody is says nothing of his groups.
+    told = {"0": {"enable": True, "headers": {GROUPS_HEADER: "{{USER_GROUPS}}"}}}
     return {
         # All else that speaks OpenAI (speech, embeddings, images) takes these two as its default.
         "OPENAI_API_BASE_URL": connection_url(gateway),
         "OPENAI_API_KEY": _secret(web_ui_name(gateway.metadata.name), KEY_SECRET_FIELD),
+        "OPENAI_API_CONFIGS": compact_json(told),
         "ENABLE_OLLAMA_API": "false",
         "ENABLE_DIRECT_CONNECTIONS": "false",
         "BYPASS_MODEL_ACCESS_CONTROL": "true",
@@ -187,6 +197,7 @@ def _sign_on(gateway: ApiGateway, ui: WebUI) -> dict[str, str | Object]:
     """Who somebody is, is the identity provider's to say, or a proxy's in front; never an account's of the same address here."""
     settings: dict[str, str | Object] = {}
     if (oidc := gateway.spec.auth.oidc) is not None:
+        values = _role_values(gateway, oidc)
         settings = {
             "ENABLE_OAUTH_SIGNUP": "true",
             "OAUTH_MERGE_ACCOUNTS_BY_EMAIL": "false",
@@ -200,11 +211,11 @@ def _sign_on(gateway: ApiGateway, ui: WebUI) -> dict[str, str | Object]:
             "OAUTH_EMAIL_CLAIM": oidc.email_claim,
             "ENABLE_OAUTH_ROLE_MANAGEMENT": "true",
             "OAUTH_ROLES_CLAIM": oidc.roles_claim,
-            "OAUTH_ALLOWED_ROLES": ",".join(pair.value for pair in oidc.roles if pair.role != "admin"),
-            "OAUTH_ADMIN_ROLES": ",".join(pair.value for pair in oidc.roles if pair.role == "admin"),
+            "OAUTH_ALLOWED_ROLES": ",".join(value for value, role in values.items() if role != "admin"),
+            "OAUTH_ADMIN_ROLES": ",".join(value for value, role in values.items() if role == "admin"),
             "ENABLE_OAUTH_GROUP_MANAGEMENT": "true",
             "ENABLE_OAUTH_GROUP_CREATION": "true",
-            "OAUTH_GROUPS_CLAIM": oidc.groups_claim,
+            "OAUTH_GROUPS_CLAIM": _groups_claim(oidc),
             "ENABLE_PASSWORD_AUTH": str(oidc.password_login).lower(),
             "ENABLE_LOGIN_FORM": str(oidc.password_login).lower(),
         }
@@ -212,6 +223,27 @@ def _sign_on(gateway: ApiGateway, ui: WebUI) -> dict[str, str | Object]:
         names = {"EMAIL": header.email, "NAME": header.name, "GROUPS": header.groups, "ROLE": header.role}
         settings = {f"WEBUI_AUTH_TRUSTED_{what}_HEADER": name for what, name in names.items() if name is not None}
     return settings
+
+
+def _role_values(gateway: ApiGateway, oidc: Oidc) -> dict[str, str]:
+    """What lets somebody in, and as what: roleMap, and the groups that roles name where those are in the same claim."""
+    values: dict[str, str] = {}
+    for pair in oidc.roles:
+        values.setdefault(pair.value, pair.role)
+    if oidc.roles_claim == oidc.groups_claim:
+        for role in gateway.spec.roles:
+            for group in role.subjects.groups if role.subjects else ():
+                # Open WebUI takes a list with commas, in which * is everybody.
+                if "," not in group and group != "*":
+                    values.setdefault(group, role.name)
+    return values
+
+
+def _groups_claim(oidc: Oidc) -> str:
+    """Open WebUI itself knows two roles, and takes admin where somebody is both; what else roleMap says reaches the gateway as groups."""
+    roles = [pair.role for pair in oidc.roles]
+    told_whole = set(roles) <= set(BUILT_IN_ROLES) and roles == sorted(roles)
+    return oidc.groups_claim if told_whole else oidc.roles_claim
 
 
 def _address(gateway: ApiGateway, ui: WebUI) -> dict[str, str | Object]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
+from stoker.claims import LONGEST_LIST
 from stoker.gateway import openai_errors as errors
 from stoker.gateway.decision import Request
 from stoker.gateway.openai_errors import ApiProblem
@@ -30,7 +32,7 @@ def find_caller(table: Table, request: Request, now: float) -> Key | ApiProblem:
     if isinstance(key, ApiProblem) or key.user_tokens is None:
         return key
     if request.user_token:
-        return find_user(table, key, key.user_tokens, request.user_token, now)
+        return find_user(table, key, key.user_tokens, request, now)
     return errors.wrong_user_token("there is none") if key.user_tokens.required else key
 
 
@@ -98,21 +100,38 @@ def remember_identity(table: Table, identity: Identity, digest: bytes, until: fl
     return remember(table, digest, key)
 
 
-def find_user(table: Table, key: Key, by: UserTokens, token: str, now: float) -> Key | ApiProblem:
-    """The key as that of the user it speaks for: what it may is the key's matter, what is counted is the user's."""
-    digest = hashlib.sha256(key.digest + token.encode("latin-1", "replace")).digest()
+def find_user(table: Table, key: Key, by: UserTokens, request: Request, now: float) -> Key | ApiProblem:
+    """The person for whom a service calls: he may what both the service's key and his own role may, and what he uses is counted as his."""
+    said = f"{request.user_token} {request.user_groups}"
+    digest = hashlib.sha256(key.digest + said.encode("latin-1", "replace")).digest()
     known = table.identities.get(digest)
     if known is not None and known.expires_at is not None and known.expires_at > now:
         return known
     from stoker.gateway.tokens import BadToken, verify_user
 
     try:
-        user = verify_user(token, by, now)
+        user = verify_user(request.user_token, by, now)
     except BadToken as error:
         return errors.wrong_user_token(str(error))
-    ends = user.expires_at if key.expires_at is None else min(user.expires_at, key.expires_at)
-    made = replace(key, digest=digest, caller=f"{key.name} {user.name}", user=user.shown, expires_at=ends)
-    return remember(table, digest, made)
+    groups = user.groups if user.groups is not None else read_groups(request.user_groups)
+    role = table.role_of_person(user.name, groups) or user.role
+    made = replace(
+        key,
+        digest=digest,
+        caller=f"{key.name} {user.name}",
+        user=user.shown,
+        expires_at=user.expires_at if key.expires_at is None else min(user.expires_at, key.expires_at),
+        service=key,
+    )
+    if not role:
+        return remember(table, digest, made)
+    person = with_role(replace(made, role=role, bounds=key.own_bounds), table.roles, table)
+    return remember(table, digest, person) if person is not None else errors.person_without_role(user.shown, role)
+
+
+def read_groups(said: str) -> frozenset[str]:
+    """Open WebUI joins the names with commas and encodes what is not ASCII."""
+    return frozenset(filter(None, (unquote(name).strip() for name in said.split(",")[:LONGEST_LIST])))
 
 
 def remember(table: Table, digest: bytes, key: Key) -> Key:

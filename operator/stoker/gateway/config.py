@@ -95,7 +95,19 @@ def parse_routes(text: bytes | str) -> Routes:
         redis_url=str(document.get("redisUrl") or ""),
         certificate_secret=_parse_certificate_secret(document),
         sites=tuple(site for entry in _list(document, "sites") if (site := _parse_site(entry)) is not None),
+        role_map=_parse_role_map(document),
     )
+
+
+def _parse_role_map(document: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Half a map would give somebody another role."""
+    try:
+        pairs = tuple((pair["value"], pair["role"]) for pair in _list(document, "roleMap"))
+    except (KeyError, TypeError) as error:
+        raise ConfigRejected(f"{ROUTES_FIELD}: roleMap: {type(error).__name__}: {error}") from error
+    if not all(isinstance(text, str) and text for pair in pairs for text in pair):
+        raise ConfigRejected(f"{ROUTES_FIELD}: roleMap is not made of texts")
+    return pairs
 
 
 def _parse_introspection(document: dict[str, Any]) -> Introspection | None:

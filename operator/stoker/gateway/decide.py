@@ -70,6 +70,9 @@ def decide_route(table: Table, key: Key, name: str, path: str) -> Decision:
     """A request for a model goes to its replicas, or to the relay, which says why not."""
     model = table.by_name.get(name)
     if model is None or not table.may_use(key, model, name):
+        if model is not None and key.service is not None and table.may_use(key.service, model, name):
+            # The service shows it to all its people, so there is nothing to hide; and this one should know whom to ask.
+            return refuse(key, errors.model_not_allowed(key.user, key.role, name), model)
         return refuse(key, errors.model_not_found(name))
     if path not in model.paths:
         return refuse(key, unsupported(table, key, model, name, path), model)
@@ -117,7 +120,8 @@ def choose_backend(decision: Decision, route: Route, request: Request, is_ready:
 
 
 def decide_models(table: Table, key: Key, method: str, path: str) -> Decision:
-    """The list of models, one model, the caller's usage, or no path at all."""
+    """The list of models, one model, the caller's usage, or no path at all; the same for all people of a service, which asks once for all."""
+    key = key.service or key
     if path == USAGE_PATH and method == "GET":
         return Decision(
             "answered", cluster=ANSWER_CLUSTER, answer="usage", key=key.name, caller=key.caller, role=key.role
@@ -194,7 +198,8 @@ def decide_again(table: Table, request: Request, name: str, now: float) -> Decis
 
 def refuse(key: Key, problem: ApiProblem, model: Model | None = None) -> Decision:
     """Refused, with a body."""
-    return Decision(problem.code, problem=problem, key=key.name, model=model.name if model else "")
+    user = key.user if key.service else ""
+    return Decision(problem.code, problem=problem, key=key.name, user=user, model=model.name if model else "")
 
 
 def unsupported(table: Table, key: Key, model: Model, name: str, path: str) -> ApiProblem:

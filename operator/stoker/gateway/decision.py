@@ -77,6 +77,8 @@ class Request:
     """Of forms only."""
     user_token: str = ""
     """What a service says of its user (X-OpenWebUI-User-Jwt): believed of keys that speak for users, and if its signature is good."""
+    user_groups: str = ""
+    """His groups, as the service says beside a good token that names none (X-OpenWebUI-User-Groups): percent-encoded, commas between them."""
     early: bool = False
     """Asked before the body was read: say only whether it may be read."""
     document: Mapping[str, Any] = field(default_factory=dict)

@@ -18,7 +18,7 @@ import httptools
 
 from stoker.gateway import openai_errors as errors
 from stoker.gateway.endpoints import speaks_anthropic
-from stoker.gateway.envoy.parts import USER_TOKEN_HEADER
+from stoker.gateway.envoy.parts import USER_HEADERS
 from stoker.gateway.web import WebRequest, WebResponse
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ async def _send(request: WebRequest, writer: asyncio.StreamWriter, place: str) -
     passed_on = {
         name: value
         for name, value in request.headers.items()
-        if name not in NOT_PASSED_ON and (not name.startswith(("x-gw-", "x-envoy-")) or name == USER_TOKEN_HEADER)
+        if name not in NOT_PASSED_ON and (not name.startswith(("x-gw-", "x-envoy-")) or name in USER_HEADERS)
     }
     length = request.headers.get("content-length")
     passed_on["content-length" if length else "transfer-encoding"] = length or "chunked"

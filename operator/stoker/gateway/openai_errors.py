@@ -130,6 +130,27 @@ def wrong_user_token(why: str) -> ApiProblem:
     )
 
 
+def person_without_role(user: str, role: str) -> ApiProblem:
+    """Somebody for whom a service calls, and who is nobody here."""
+    return ApiProblem(
+        403,
+        "no_role",
+        f"{user} may not use any model here: {quote(role)}, as the service calls him, is not a role of this gateway. "
+        "Whoever runs it names people and groups in spec.roles[].subjects of the ApiGateway; who waits in the web chat is let in by its admin.",
+    )
+
+
+def model_not_allowed(user: str, role: str, name: str) -> ApiProblem:
+    """A model that the service shows to everybody, and this person may not use."""
+    return ApiProblem(
+        403,
+        "model_not_allowed",
+        f"{user} may not use the model {quote(name)}: the role {quote(role)} does not include it. Choose another model, or ask whoever "
+        "runs this gateway (spec.roles of the ApiGateway says who may use which).",
+        param="model",
+    )
+
+
 def no_role(role: str) -> ApiProblem:
     """A good token of somebody who has no business here."""
     why = (

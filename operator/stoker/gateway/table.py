@@ -95,6 +95,10 @@ class Key:
     """What makes a token that says for whom a call with this key is."""
     bounds: Bounds = NO_BOUNDS
     """How much it may ask for; in a table with what its role and the gateway say where it says nothing."""
+    own_bounds: Bounds = NO_BOUNDS
+    """What the ApiKey itself says of that."""
+    service: Key | None = None
+    """Of a person for whom a service calls: the service's key, without which he may nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +164,8 @@ class Routes:
     """Secret with the certificate to serve HTTPS with; empty for HTTP."""
     sites: tuple[Site, ...] = ()
     """Web pages behind the same address."""
+    role_map: tuple[tuple[str, str], ...] = ()
+    """Roles of people for whom a service calls, by their groups; the first that fits counts."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +181,7 @@ class Table:
     max_request_bytes: int
     token: str
     roles: dict[str, Role] = field(default_factory=dict)
+    role_map: tuple[tuple[str, str], ...] = ()
     verifier: Verifier | None = None
     """Of tokens; None where no issuer is trusted."""
     bounds: Bounds = NO_BOUNDS
@@ -193,6 +200,8 @@ class Table:
 
     def may_use(self, key: Key, model: Model, name: str) -> bool:
         """Whether the key's patterns cover the model's served name or the alias that was asked for."""
+        if key.service is not None and not self.may_use(key.service, model, name):
+            return False
         patterns = (key.allowed,) if key.role_allowed is None else (key.allowed, key.role_allowed)
         return all(pattern.fullmatch(model.name) or pattern.fullmatch(name) for pattern in patterns)
 
@@ -211,6 +220,10 @@ class Table:
     def role_of(self, user: str, groups: frozenset[str]) -> str:
         """The first role that names a user, or a group of his; empty where none does."""
         return next((role.name for role in self.roles.values() if user in role.users or role.groups & groups), "")
+
+    def role_of_person(self, user: str, groups: frozenset[str]) -> str:
+        """Of somebody for whom a service calls, as it would be by his token of the identity provider; empty where nothing names him."""
+        return next((role for value, role in self.role_map if value in groups), "") or self.role_of(user, groups)
 
     def is_ours(self, authorization: str) -> bool:
         """Whether a call comes from the operator or the usage process, who have the token of the configuration."""
@@ -249,6 +262,7 @@ def build_table(routes: Routes, keys: Iterable[Key], key_sets: Mapping[str, obje
         max_request_bytes=routes.max_request_bytes,
         token=routes.token,
         roles=roles,
+        role_map=routes.role_map,
         introspection=routes.introspection,
         verifier=_build_verifier(routes.issuers, key_sets or {}),
         bounds=routes.bounds,
@@ -294,4 +308,4 @@ def with_role(key: Key, roles: Mapping[str, Role], gateway: Routes | Table) -> K
         logger.warning("key %s is not let in: there is no role %s", key.name, key.role)
         return None
     bounds = first_given(key.bounds, role.bounds if role else NO_BOUNDS, gateway.bounds)
-    return replace(key, role_allowed=role.allowed if role else None, bounds=bounds)
+    return replace(key, role_allowed=role.allowed if role else None, bounds=bounds, own_bounds=key.bounds)

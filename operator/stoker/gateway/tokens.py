@@ -61,6 +61,10 @@ class User:
     name: str
     shown: str
     """For log lines: printable, and fit for a header."""
+    role: str
+    """What he is there; empty where the service does not say."""
+    groups: frozenset[str] | None
+    """None where the token does not say."""
     expires_at: float
     """Clock skew included."""
 
@@ -125,7 +129,16 @@ def verify_user(token: str, by: UserTokens, now: float) -> User:
     name = next((value for value in (claims.get("email"), claims.get("sub")) if isinstance(value, str) and value), "")
     if not 0 < len(name) <= LONGEST_USER:
         raise BadToken("it does not name its user (email, sub)")
-    return User(name, _HEADER_SAFE.sub("?", name), expires_at)
+    role, groups = claims.get("role"), claims.get("groups")
+    if role is not None and not isinstance(role, str):
+        raise BadToken("its role is not a text")
+    return User(
+        name=name,
+        shown=_HEADER_SAFE.sub("?", name),
+        role=role or "",
+        groups=None if groups is None else frozenset(texts_of(groups)),
+        expires_at=expires_at,
+    )
 
 
 def _take_apart(token: str) -> tuple[dict[str, Any], dict[str, Any]]:

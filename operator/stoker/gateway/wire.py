@@ -11,7 +11,7 @@ from stoker.gateway.config import HEADER_SAFE
 from stoker.gateway.decision import ALLOWED, ENGINES_CLUSTER, Decision, Request
 from stoker.gateway.endpoints import ANTHROPIC_PREFIX
 from stoker.gateway.envoy.composite import MODEL_AT
-from stoker.gateway.envoy.parts import ENGINE_KEY_HEADER, USER_TOKEN_HEADER
+from stoker.gateway.envoy.parts import ENGINE_KEY_HEADER, USER_GROUPS_HEADER, USER_TOKEN_HEADER
 from stoker.gateway.openai_errors import ApiProblem
 
 STATUS_LINES = {
@@ -34,6 +34,7 @@ FORMS_PREFIX = "/v1/audio/"
 AUTHORIZATION = b"\r\nauthorization:"
 API_KEY = b"\r\nx-api-key:"
 USER_TOKEN = b"\r\n" + USER_TOKEN_HEADER.encode() + b":"
+USER_GROUPS = b"\r\n" + USER_GROUPS_HEADER.encode() + b":"
 CONTENT_TYPE = b"\r\ncontent-type:"
 SESSIONS = (b"\r\nx-session-affinity:", b"\r\nx-session-id:")
 STAGE = b"\r\nx-gw-stage: "
@@ -61,6 +62,8 @@ def parse_request(head: bytes, body: bytes) -> Request | None:
         body,
         form,
         user_token,
+        # Only beside a token do they say anything.
+        (_header(head, USER_GROUPS) or "") if user_token else "",
         early=stage == "early",
         place=(_header(head, PLACE) or "") if stage == "internal" else "",
     )

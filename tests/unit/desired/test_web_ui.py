@@ -61,6 +61,7 @@ def test_the_environment_is_to_the_letter_what_was_tried(env) -> None:
         "ENABLE_API_KEYS": "false",
         "OPENAI_API_BASE_URL": "http://gateway.team.svc/v1",
         "OPENAI_API_KEY": secret("gateway-webui", "apiKey"),
+        "OPENAI_API_CONFIGS": '{"0":{"enable":true,"headers":{"X-OpenWebUI-User-Groups":"{{USER_GROUPS}}"}}}',
         "ENABLE_OLLAMA_API": "false",
         "ENABLE_DIRECT_CONNECTIONS": "false",
         "BYPASS_MODEL_ACCESS_CONTROL": "true",
@@ -237,8 +238,10 @@ OIDC = {
 }
 
 
-def oidc_env(make_gateway, **more) -> dict:
-    gateway = make_gateway(webUI={"url": "https://chat.example.com"}, auth={"oidc": {**OIDC, **more}})
+def oidc_env(make_gateway, roles=(), **more) -> dict:
+    gateway = make_gateway(
+        webUI={"url": "https://chat.example.com"}, auth={"oidc": {**OIDC, **more}}, roles=list(roles)
+    )
     assert gateway.spec.web_ui
     return {
         entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in build_env(gateway, gateway.spec.web_ui)
@@ -287,6 +290,27 @@ def test_roles_of_the_gateway_are_admin_or_user_in_the_web_chat(make_gateway) ->
     assert (mapped["OAUTH_ADMIN_ROLES"], mapped["OAUTH_ALLOWED_ROLES"]) == ("ops", "staff,interns")
     assert mapped["OAUTH_ROLES_CLAIM"] == "realm_access.roles"
     assert mapped["ENABLE_PASSWORD_AUTH"] == mapped["ENABLE_LOGIN_FORM"] == "true"
+
+
+def test_roles_that_open_webui_does_not_know_reach_the_gateway_as_groups(make_gateway) -> None:
+    pairs = [{"value": "llm-admin", "role": "admin"}, {"value": "llm-user", "role": "user"}]
+    claims = {"rolesClaim": "realm_access.roles"}
+    assert oidc_env(make_gateway, **claims)["OAUTH_GROUPS_CLAIM"] == "groups"
+    assert oidc_env(make_gateway, roleMap=pairs, **claims)["OAUTH_GROUPS_CLAIM"] == "groups"
+    for others in ([*pairs, {"value": "x", "role": "guest"}], pairs[::-1]):
+        # Of somebody who is both, the gateway takes the first in the map, and Open WebUI admin.
+        assert oidc_env(make_gateway, roleMap=others, **claims)["OAUTH_GROUPS_CLAIM"] == "realm_access.roles"
+
+
+def test_groups_that_roles_name_let_people_in_where_they_are_in_the_claim_of_roles(make_gateway) -> None:
+    roles = [
+        {"name": "research", "subjects": {"groups": ["lab", "a,b", "*"]}},
+        {"name": "admin", "subjects": {"groups": ["ops"]}},
+        {"name": "guest", "subjects": {"users": ["eve@example.com"]}},
+    ]
+    told = oidc_env(make_gateway, roles=roles, rolesClaim="groups")
+    assert (told["OAUTH_ALLOWED_ROLES"], told["OAUTH_ADMIN_ROLES"]) == ("user,lab", "admin,ops")
+    assert oidc_env(make_gateway, roles=roles)["OAUTH_ALLOWED_ROLES"] == "user"
 
 
 def test_the_identity_providers_port_is_open_and_no_other(make_gateway, settings) -> None:

@@ -17,6 +17,8 @@ from stoker.gateway.envoy.parts import (
     ROUTES_NAME,
     STREAM_IDLE,
     USAGE_FILTER,
+    USER_GROUPS_HEADER,
+    USER_HEADERS,
     USER_TOKEN_HEADER,
     Document,
     extension,
@@ -37,7 +39,7 @@ ASKED_WITH = (
     "authorization",
     "x-api-key",
     "content-type",
-    USER_TOKEN_HEADER,
+    *USER_HEADERS,
     "x-session-affinity",
     "x-session-id",
 )
@@ -113,12 +115,8 @@ def _manager(settings: Settings, *, internal: bool) -> Document:
                 "http.early_header_mutation.header_mutation.v3.HeaderMutation",
                 mutations=[
                     *(_remove_prefix(prefix) for prefix in ("x-gw-", "x-envoy-")),
-                    {
-                        "append": {
-                            "header": {"key": USER_TOKEN_HEADER, "value": "%REQ(x-openwebui-user-jwt)%"},
-                            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-                        }
-                    },
+                    _renamed("x-openwebui-user-jwt", USER_TOKEN_HEADER),
+                    _renamed("x-openwebui-user-groups", USER_GROUPS_HEADER),
                     _remove_prefix("x-openwebui-"),
                 ],
             )
@@ -249,6 +247,15 @@ def _overload_manager(heap_bytes: int) -> Document:
             {"name": "envoy.overload_actions.stop_accepting_requests", "triggers": above(0.92)},
             {"name": "envoy.overload_actions.stop_accepting_connections", "triggers": above(0.95)},
         ],
+    }
+
+
+def _renamed(name: str, to: str) -> Document:
+    return {
+        "append": {
+            "header": {"key": to, "value": f"%REQ({name})%"},
+            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+        }
     }
 
 

@@ -24,6 +24,9 @@ STREAM_IDLE = "3660s"
 """Longer than a request may be held (LONGEST_HOLD_SECONDS), as every time limit below that a held request meets."""
 USER_TOKEN_HEADER = "x-gw-user-token"
 """Under this name the policy sees X-OpenWebUI-User-Jwt; that and everything else that begins like it goes no further."""
+USER_GROUPS_HEADER = "x-gw-user-groups"
+"""And under this X-OpenWebUI-User-Groups."""
+USER_HEADERS = (USER_TOKEN_HEADER, USER_GROUPS_HEADER)
 ENGINE_KEY_HEADER = "x-gw-engine-key"
 """From the policy, for engines that ask for a key; towards the engine it is called Authorization."""
 MOST_REQUESTS = 100_000

@@ -78,7 +78,7 @@ def test_clients_lose_our_headers_before_a_route_is_chosen(settings: Settings) -
     removed = [mutation["remove_on_match"]["key_matcher"] for mutation in mutations if "remove_on_match" in mutation]
     assert removed == [{"prefix": prefix} for prefix in ("x-gw-", "x-envoy-", "x-openwebui-")]
     # Between the removals: what a client calls by our name is gone, and what it may send is not yet.
-    assert [index for index, mutation in enumerate(mutations) if "append" in mutation] == [2]
+    assert [index for index, mutation in enumerate(mutations) if "append" in mutation] == [2, 3]
 
 
 def test_the_policy_fails_closed(settings: Settings) -> None:
