@@ -20,6 +20,12 @@ from e2e.kube import Kube, Object, until
 
 IMAGE = "docker.io/stoker-test/fake-engines:1"
 TOKEN_SECONDS = 0.5
+STREAMS = 20
+SECONDS = 20
+"""What of each engine is under way, and for how long, while its pods go away."""
+REPLICAS = 2
+SLOTS = STREAMS // REPLICAS
+"""So that every place is taken: the gateway gives no replica more than it has places."""
 # Another name of the same: a change of the image as far as Stoker and Kubernetes know. From then on a model loads without waiting
 # for a test.
 NEXT_FAKE: Object = {
@@ -30,7 +36,6 @@ NEXT_FAKE: Object = {
 }
 NEXT_LLAMA = "docker.io/stoker-test/llama.cpp:next"
 LONGEST = 400
-SLOTS = 20
 CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
 CPU, GPU = {"vendor": "None"}, {"vendor": "NVIDIA"}
 FOLDER, LIBRARY = "pvc://weights/smollm2", "ollama://smollm2:135m"
@@ -104,25 +109,43 @@ class Fakes:
     def of(self, name: str) -> Gateway:
         return Gateway(self.gateway.port, self.gateway.key, name)
 
-    def streams_of_all(self) -> list[Stream]:
-        """20 answers of each engine, all under way, that take 20 s."""
-        streams = self.of(REAL).long_streams(20, seconds=25, longest=LONGEST)
-        streams += [self.of(name).stream(int(20 / TOKEN_SECONDS)) for name in FAKES for _ in range(20)]
-        return [stream.await_first_piece() for stream in streams]
+    def streams(self, name: str) -> list[Stream]:
+        """20 answers, just asked for, that take 20 s."""
+        if name == REAL:
+            return self.of(name).long_streams(STREAMS, seconds=SECONDS + 5, longest=LONGEST)
+        return [self.of(name).stream(int(SECONDS / TOKEN_SECONDS)) for _ in range(STREAMS)]
 
-    def scale(self, replicas: int) -> None:
-        models = [f"modeldeployment/{name}" for name in ALL]
-        self.kube.kubectl("scale", *models, "-n", self.namespace, f"--replicas={replicas}")
+    def await_fewer(self, old: dict[str, list[str]], count: int) -> None:
+        """Of the pods that each engine had at most so many stay."""
+        for name, pods in old.items():
+            until(
+                lambda n=name, p=pods: len(set(p) & set(self.pods(n))) <= count,  # type: ignore[misc]
+                f"{count} of the old pods of {name} at most stay",
+                within=15,
+            )
 
 
 @dataclass
 class Seen:
-    """What was told at one moment."""
+    """What was told at one moment, by the agent of each replica."""
 
-    load: Any
-    metrics: dict[str, float] = field(default_factory=dict)
+    loads: list[Any]
+    metrics: list[dict[str, float]] = field(default_factory=list)
     ready: str | None = None
     answer: Answer = field(default_factory=lambda: Answer(0, {}, b""))
+
+    def sum_of(self, series: str) -> float:
+        return sum(metrics.get(series, 0.0) for metrics in self.metrics)
+
+
+@dataclass
+class Story:
+    """Every engine busy, then with one replica less, then with another image."""
+
+    busy: dict[str, Seen]
+    streams: dict[str, list[Stream]]
+    running: dict[str, int]
+    """How many were under way after the last old pod had left."""
 
 
 @pytest.fixture(scope="module")
@@ -132,26 +155,12 @@ def fakes(kube: Kube, make_namespace: Callable[[str], str], next_port: Callable[
     subprocess.run(build, check=True)
     namespace, port, node = make_namespace("e2e-fakes"), next_port(), only_node(kube)
     kube.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=baseline", "--overwrite")
-    offer(kube, node, 1)
+    offer(kube, node, REPLICAS)
     kube.apply(*a_folder_with_weights(namespace))
     kube.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/fill", "-n", namespace, "--timeout=60s")
-    for name, fake in FAKES.items():
-        kube.apply(
-            objects.engine(
-                namespace,
-                name,
-                type=fake.type,
-                image=IMAGE,
-                args=[],
-                accelerator=fake.accelerator or CPU,
-                env=[env("FAKE_LOAD", "wait"), env("FAKE_TOKEN_SECONDS", str(TOKEN_SECONDS))],
-            ),
-            model(namespace, name, fake, name),
-        )
-    many = objects.model(
-        namespace, REAL, contextLength=512, maxConcurrentRequests=SLOTS, rollout={"strategy": "Recreate"}
-    )
-    kube.apply(objects.engine(namespace), many, objects.gateway(namespace, port.node_port))
+    made = [each for name, fake in FAKES.items() for each in (fake_engine(namespace, name, fake), model(namespace, name, fake, name))]  # fmt: skip
+    many = objects.model(namespace, REAL, contextLength=512, maxConcurrentRequests=SLOTS, replicas=REPLICAS, rollout={"strategy": "Recreate"})  # fmt: skip
+    kube.apply(*made, objects.engine(namespace), many, objects.gateway(namespace, port.node_port))
     kube.wait_ready(*GATEWAY, namespace=namespace)
     yield Fakes(kube, namespace, Gateway(port.host_port, read_key(kube, namespace, "gateway-admin")))
     kube.kubectl("delete", "stoker", "--all", "-n", namespace, "--wait=false")
@@ -162,7 +171,19 @@ def env(name: str, value: str) -> Object:
     return {"name": name, "value": value}
 
 
-def model(namespace: str, name: str, fake: Fake, engine: str) -> Object:
+def fake_engine(namespace: str, name: str, fake: Fake) -> Object:
+    return objects.engine(
+        namespace,
+        name,
+        type=fake.type,
+        image=IMAGE,
+        args=[],
+        accelerator=fake.accelerator or CPU,
+        env=[env("FAKE_LOAD", "wait"), env("FAKE_TOKEN_SECONDS", str(TOKEN_SECONDS))],
+    )
+
+
+def model(namespace: str, name: str, fake: Fake, engine: str, replicas: int = REPLICAS) -> Object:
     return objects.model(
         namespace,
         name,
@@ -170,6 +191,7 @@ def model(namespace: str, name: str, fake: Fake, engine: str) -> Object:
         format=fake.format,
         engineRef={"name": engine},
         maxConcurrentRequests=SLOTS,
+        replicas=replicas,
         # There is nothing in these weights to reckon with.
         fitPolicy="Ignore",
         # The old pod goes at once, not when a new one is ready: then all the answers are still under way.
@@ -203,54 +225,58 @@ def a_folder_with_weights(namespace: str) -> list[Object]:
     ]
 
 
-def running_pod(fakes: Fakes, name: str) -> str:
-    """The pod of an engine whose agent has looked at it."""
+def running_pods(fakes: Fakes, name: str, replicas: int = REPLICAS) -> list[str]:
+    """The pods whose engine runs, once there are so many."""
 
-    def find() -> str | None:
-        for pod in fakes.kube.pods(fakes.namespace, f"stoker.dev/model-deployment={name}"):
-            states = {s["name"]: s["state"] for s in pod["status"].get("containerStatuses", [])}
-            if "running" in states.get("engine", {}):
-                return str(pod["metadata"]["name"])
-        return None
+    def find() -> list[str] | None:
+        found = [
+            str(pod["metadata"]["name"])
+            for pod in fakes.kube.pods(fakes.namespace, f"stoker.dev/model-deployment={name}")
+            for container in pod["status"].get("containerStatuses", [])
+            if container["name"] == "engine" and "running" in container["state"]
+        ]
+        return found if len(found) == replicas else None
 
-    return until(find, f"the engine of {name} runs", within=120)
+    return until(find, f"{replicas} engines of {name} run", within=120)
 
 
 @pytest.fixture(scope="module")
 def seen_loading(fakes: Fakes) -> dict[str, Seen]:
     """All of them at once: what is told while a model loads. Then they may, and are Ready."""
     seen = {}
-    pods = {name: running_pod(fakes, name) for name in FAKES}
-    for name, pod in pods.items():
+    pods = {name: running_pods(fakes, name) for name in FAKES}
+    for name, each in pods.items():
         if FAKES[name].before == "open":
-            until(lambda p=pod: fakes.load(p)["up"], f"the port of {name} is open", within=30)  # type: ignore[misc]
+            until(lambda p=each: all(fakes.load(pod)["up"] for pod in p), f"the port of {name} is open", within=30)  # type: ignore[misc]
         ready = fakes.kube.condition("modeldeployments", fakes.namespace, name).get("status")
-        seen[name] = Seen(fakes.load(pod), ready=ready, answer=fakes.of(name).chat())
-    for pod in pods.values():
-        fakes.let_load(pod)
-    fakes.kube.wait_ready(*(f"modeldeployment/{name}" for name in ALL), namespace=fakes.namespace)
+        seen[name] = Seen([fakes.load(pod) for pod in each], ready=ready, answer=fakes.of(name).chat())
+    for each in pods.values():
+        for pod in each:
+            fakes.let_load(pod)
+    for name in ALL:
+        fakes.kube.wait_current("modeldeployments", fakes.namespace, name)
     return seen
 
 
 @EACH
 def test_ready_means_that_the_fake_of_an_engine_has_loaded_its_model(
-    fakes: Fakes, seen_loading: dict[str, Seen], name: str
+    seen_loading: dict[str, Seen], story: Story, name: str
 ) -> None:
-    seen, (pod,) = seen_loading[name], fakes.pods(name)
-    assert seen.load["modelLoaded"] is not True
-    assert seen.ready != "True"
-    assert seen.answer.error["code"] == "model_not_ready"
-    # The kubelet may have seen it before the agent looked again.
-    until(lambda: fakes.load(pod)["modelLoaded"], "the agent says so, too", within=5)
-    assert fakes.metrics(pod)["stoker_engine_model_loaded"] == 1
-    answer = until(lambda: (found := fakes.of(name).chat()).status == 200 and found, "an answer", within=5)
-    assert json.loads(answer.body)["choices"][0]["message"]["content"]
+    loading, ready = seen_loading[name], story.busy[name]
+    assert [load["modelLoaded"] is True for load in loading.loads] == [False] * REPLICAS
+    assert loading.ready != "True"
+    assert loading.answer.error["code"] == "model_not_ready"
+    assert [load["modelLoaded"] for load in ready.loads] == [True] * REPLICAS
+    assert ready.sum_of("stoker_engine_model_loaded") == REPLICAS
+    assert ready.answer.status == 200
+    assert json.loads(ready.answer.body)["choices"][0]["message"]["content"]
 
 
 def test_a_fake_text_generation_webui_whose_load_failed_serves_nothing(fakes: Fakes) -> None:
     """Its server comes up all the same and says that it is well."""
-    fakes.kube.apply(model(fakes.namespace, "fails", FAKES["textgen"], "textgen"))
-    pod = running_pod(fakes, "fails")
+    fake = FAKES["textgen"]
+    fakes.kube.apply(fake_engine(fakes.namespace, "fails", fake), model(fakes.namespace, "fails", fake, "fails", 1))
+    (pod,) = running_pods(fakes, "fails", 1)
     fakes.let_load(pod, "fail")
     until(lambda: fakes.load(pod)["up"], "the server is up", within=30)
     assert fakes.load(pod)["modelLoaded"] is False
@@ -260,74 +286,59 @@ def test_a_fake_text_generation_webui_whose_load_failed_serves_nothing(fakes: Fa
 
 
 @pytest.fixture(scope="module")
-def seen_busy(fakes: Fakes, seen_loading: dict[str, Seen]) -> dict[str, Seen]:
-    """All of them at once: every place taken, and one request more where that is told."""
-    streams = [fakes.of(name).stream(int(15 / TOKEN_SECONDS)) for name in FAKES for _ in range(SLOTS)]
-    for stream in streams:
-        stream.await_first_piece()
-    seen = {}
+def story(fakes: Fakes, seen_loading: dict[str, Seen]) -> Story:
+    """20 streams of 20 s of each engine: while they run one replica of two is taken away, and the other gets a new image."""
+    answers = {name: until(lambda n=name: (a := fakes.of(n).chat()).status == 200 and a, f"{name} answers", within=10) for name in FAKES}  # type: ignore[misc]  # fmt: skip
+    pods = {name: fakes.pods(name) for name in ALL}
+    streams = {name: fakes.streams(name) for name in ALL}
+    for each in streams.values():
+        for stream in each:
+            stream.await_first_piece()
     for name, fake in FAKES.items():
-        (pod,) = fakes.pods(name)
         if fake.counts:
-            fakes.ask_past_the_gateway(pod, name)
-            until(lambda p=pod: fakes.load(p)["requestsWaiting"] == 1, f"one request waits in {name}", within=5)  # type: ignore[misc]
-        seen[name] = Seen(fakes.load(pod), metrics=fakes.metrics(pod))
-    for stream in streams:
-        stream.await_end()
-    return seen
+            fakes.ask_past_the_gateway(pods[name][0], name)
+    busy = {}
+    for name, fake in FAKES.items():
+        if fake.counts:
+            until(lambda p=pods[name]: fakes.load(p[0])["requestsWaiting"] == 1, f"one waits in {name}", within=5)  # type: ignore[misc]
+        busy[name] = Seen(
+            [fakes.load(p) for p in pods[name]], [fakes.metrics(p) for p in pods[name]], answer=answers[name]
+        )
+    fakes.kube.kubectl("scale", *(f"modeldeployment/{name}" for name in ALL), "-n", fakes.namespace, "--replicas=1")
+    fakes.await_fewer(pods, 1)
+    for name in ALL:
+        change = {"spec": {"image": NEXT_LLAMA}} if name == REAL else NEXT_FAKE
+        fakes.kube.patch("inferenceengines", fakes.namespace, name, change)
+    fakes.await_fewer(pods, 0)
+    running = {name: sum(stream.running for stream in each) for name, each in streams.items()}
+    return Story(busy, streams, running)
 
 
 @EACH
-def test_the_load_of_a_fake_engine_is_told_under_one_set_of_names(
-    fakes: Fakes, seen_busy: dict[str, Seen], name: str
-) -> None:
-    seen, (pod,) = seen_busy[name], fakes.pods(name)
+def test_the_load_of_a_fake_engine_is_told_under_one_set_of_names(story: Story, name: str) -> None:
+    seen = story.busy[name]
+    told = [(load["requestsRunning"], load["requestsWaiting"]) for load in seen.loads]
     if not FAKES[name].counts:
         # Unknown, and not zero: the gateway's own count stands in.
-        assert (seen.load["requestsRunning"], seen.load["requestsWaiting"]) == (None, None)
-        assert "stoker_engine_requests_running" not in seen.metrics
+        assert told == [(None, None)] * REPLICAS
+        assert all("stoker_engine_requests_running" not in metrics for metrics in seen.metrics)
         return
-    assert (seen.load["requestsRunning"], seen.load["requestsWaiting"]) == (SLOTS, 1)
-    assert seen.metrics["stoker_engine_requests_running"] == SLOTS
-    assert seen.metrics["stoker_engine_requests_waiting"] == 1
-    assert seen.metrics["stoker_engine_kv_cache_used_ratio"] > 0
-    until(lambda: fakes.load(pod)["requestsRunning"] == 0, f"{name} is idle again", within=5)
-    after = fakes.metrics(pod)
-    assert after["stoker_engine_completion_tokens_total"] > SLOTS
-    assert after["stoker_engine_time_to_first_token_seconds_count"] > SLOTS
-    assert after["stoker_engine_inter_token_latency_seconds_count"] > SLOTS
+    assert told == [(SLOTS, 1), (SLOTS, 0)]
+    assert seen.sum_of("stoker_engine_requests_running") == STREAMS
+    assert seen.sum_of("stoker_engine_requests_waiting") == 1
+    assert all(metrics["stoker_engine_kv_cache_used_ratio"] > 0 for metrics in seen.metrics)
+    assert seen.sum_of("stoker_engine_completion_tokens_total") > STREAMS
+    assert seen.sum_of("stoker_engine_time_to_first_token_seconds_count") >= STREAMS
+    assert seen.sum_of("stoker_engine_inter_token_latency_seconds_count") >= STREAMS
 
 
-def test_no_stream_of_llama_cpp_or_of_any_fake_engine_is_cut_by_a_change_of_its_image(
-    fakes: Fakes, seen_loading: dict[str, Seen]
+@pytest.mark.parametrize("name", ALL)
+def test_no_stream_of_llama_cpp_or_of_a_fake_engine_is_cut_by_scaling_from_two_to_one_and_a_change_of_its_image(
+    fakes: Fakes, story: Story, name: str
 ) -> None:
-    old = {name: fakes.pods(name) for name in ALL}
-    streams = fakes.streams_of_all()
-    for name in ALL:
-        fakes.kube.patch(
-            "inferenceengines", fakes.namespace, name, {"spec": {"image": NEXT_LLAMA}} if name == REAL else NEXT_FAKE
-        )
-    for name, pods in old.items():
-        until(lambda n=name, p=pods: not set(p) & set(fakes.pods(n)), f"the old pod of {name} leaves", within=15)  # type: ignore[misc]
-    assert sum(stream.running for stream in streams) == len(streams), "all must be under way when the pods leave"
-    for stream in streams:
+    assert story.running[name] == STREAMS, "all must be under way when the pods leave"
+    for stream in story.streams[name]:
         stream.await_end()
-    for name in ALL:
-        fakes.kube.wait_current("modeldeployments", fakes.namespace, name)
-        (pod,) = fakes.kube.pods(fakes.namespace, f"stoker.dev/model-deployment={name}")
-        assert pod["spec"]["containers"][0]["image"] in (NEXT_LLAMA, NEXT_FAKE["spec"]["image"])
-
-
-def test_no_stream_of_llama_cpp_or_of_any_fake_engine_is_cut_by_scaling_from_two_to_one(fakes: Fakes) -> None:
-    # Until here the node had one device, and TabbyAPI needs one for each replica.
-    offer(fakes.kube, only_node(fakes.kube), 2)
-    fakes.scale(2)
-    for name in ALL:
-        fakes.kube.wait_current("modeldeployments", fakes.namespace, name)
-    streams = fakes.streams_of_all()
-    fakes.scale(1)
-    for name in ALL:
-        until(lambda n=name: len(fakes.pods(n)) == 1, f"one pod of {name} leaves", within=15)  # type: ignore[misc]
-    assert sum(stream.running for stream in streams) == len(streams), "all must be under way when the pods leave"
-    for stream in streams:
-        stream.await_end()
+    fakes.kube.wait_current("modeldeployments", fakes.namespace, name)
+    (pod,) = fakes.kube.pods(fakes.namespace, f"stoker.dev/model-deployment={name}")
+    assert pod["spec"]["containers"][0]["image"] in (NEXT_LLAMA, NEXT_FAKE["spec"]["image"])
