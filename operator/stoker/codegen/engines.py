@@ -48,12 +48,12 @@ Engines with an accelerator come before those without.
 
 ## What has been tried
 
-llama.cpp runs in Stoker's own tests, and vLLM 0.32 on a CPU in the long ones (`make test-all`): chat, streams, draining; with llama.cpp
-embeddings, with vLLM tool calls, a LoRA adapter, and every command that is written here read by its own parser. The flags of llama.cpp,
-vLLM, Aphrodite and SGLang are all in the argument parser of the version below, and the tests say so. Aphrodite, SGLang, Ollama, TabbyAPI,
+llama.cpp runs in Stoker's own tests, and vLLM on a CPU in the long ones (`make test-all`; 0.32, the newest that the package index has for
+CPUs): chat, streams, draining; with llama.cpp embeddings, with vLLM tool calls, a LoRA adapter, and every command that is written here
+read by its own parser. The flags of llama.cpp, vLLM, Aphrodite and SGLang are all in the argument parser of the version below, and the tests say so. Aphrodite, SGLang, Ollama, TabbyAPI,
 LocalAI, text-generation-webui and LM Studio are written from their sources and documentation, and run in the tests as fakes that answer what
-these say, started by the very command that starts the real one: try yours before you depend on it. So are the tasks Transcription and
-Image, and speculative decoding on all but llama.cpp.
+these say, started by the very command that starts the real one: try yours before you depend on it. So are the tasks Transcription,
+Speech and Image, reranking on SGLang, and speculative decoding on all but llama.cpp.
 
 Of twenty answers that run for 20 s none is cut when a model is scaled from two replicas to one, nor when its engine's image changes: tried
 with llama.cpp, vLLM and the fakes. What the agent beside each engine costs: [benchmarks/agent.md](benchmarks/agent.md).

@@ -252,7 +252,8 @@ SGLANG = Engine(
         "step3 step3p5",
     ),
     key_place=KeyPlace(flag="--api-key"),
-    ready=Readiness("/ready"),
+    # 503 until it is warm and while it drains, without making a token (above). /ready says the same, but releases of 2025 do not have it.
+    ready=Readiness("/health"),
     live_path="/health",
     metrics=Metrics(
         path="/metrics",

@@ -108,7 +108,7 @@ def vllm(words: list[str], prefix: str, flags: str) -> NoReturn:
 
 
 class SGLang(VLLM):
-    """/ready and /health are 503 until it is warm and again while it drains; at SIGTERM it finishes everything."""
+    """/health is 503 until it is warm and again while it drains; at SIGTERM it finishes everything."""
 
     knows_other_names = True
 
@@ -120,7 +120,7 @@ class SGLang(VLLM):
         self.seconds = 3600
 
     def get(self, path: str) -> Answer:
-        if path in ("/ready", "/health"):
+        if path == "/health":
             return (200 if self.model.loaded and not self.stopping else 503), ""
         if path == "/metrics" and not self.has_metrics:
             return Engine.get(self, path)

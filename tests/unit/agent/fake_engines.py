@@ -108,7 +108,7 @@ def fake_aphrodite(state: State, path: str) -> Answer:
 
 def fake_sglang(state: State, path: str) -> Answer:
     """503 until it is warm, and while it drains."""
-    if path in ("/ready", "/health"):
+    if path == "/health":
         return (200, "") if state.loaded else (503, "")
     if path == "/metrics":
         labels = f'{{engine_type="unified",model_name="{state.model}",moe_ep_rank="0",pp_rank="0",tp_rank="0"}}'
