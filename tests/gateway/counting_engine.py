@@ -12,7 +12,7 @@ from gateway.loops import ThreadedServer
 
 
 class CountingEngine(ThreadedServer):
-    """`metadata` of a request orders the answer: answer (JSON) or events (of a stream, in pieces of `cut` bytes), or prompt and
+    """`metadata` of a request orders the answer: answer (JSON), events or lines (of a stream, in pieces of `cut` bytes), or prompt and
     completion tokens that are then told in OpenAI's form."""
 
     def __init__(self) -> None:
@@ -52,16 +52,25 @@ class CountingEngine(ThreadedServer):
             return web.json_response(orders["answer"])
         prompt, completion = orders.get("prompt", 1), orders.get("completion", 2)
         usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-        if not body.get("stream"):
+        if not body.get("stream") and "lines" not in orders:
             self._tell(prompt, completion)
             return web.json_response({"choices": [{"message": {"content": "hello"}}], "usage": usage})
+        if "lines" in orders:
+            return await self._write(request, orders, "application/x-ndjson", orders["lines"])
         events = orders.get("events")
         if events is None:
             events = [chunk(f"word {number}") for number in range(completion)]
             if (body.get("stream_options") or {}).get("include_usage"):
                 events.append("data: " + json.dumps({"choices": [], "usage": usage}) + "\n\n")
             events.append("data: [DONE]\n\n")
-        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        response = await self._write(request, orders, "text/event-stream", events)
+        self._tell(prompt, completion)
+        return response
+
+    async def _write(
+        self, request: web.Request, orders: dict[str, Any], kind: str, events: list[str]
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": kind})
         await response.prepare(request)
         cut = orders.get("cut")
         for event in (
@@ -69,7 +78,6 @@ class CountingEngine(ThreadedServer):
         ):
             await response.write(event.encode())
             await asyncio.sleep(float(orders.get("gap", 0)))
-        self._tell(prompt, completion)
         return response
 
     def _tell(self, prompt: int, completion: int) -> None:

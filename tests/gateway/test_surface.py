@@ -11,7 +11,7 @@ from gateway.conftest import World, first_config
 from gateway.pod import NAMESPACE, Answer, GatewayPod, until
 from gateway.wire import talk
 
-CHAT = ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens", "/tokenize", "/detokenize"]  # fmt: skip
+CHAT = ["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens", "/tokenize", "/detokenize", "/api/chat", "/api/generate"]  # fmt: skip
 OTHERS = {"rank": ["/v1/rerank"], "ears": ["/v1/audio/transcriptions", "/v1/audio/translations"], "voice": ["/v1/audio/speech"], "painter": ["/v1/images/generations"]}  # fmt: skip
 ORIGIN = "https://chat.example.com"
 
@@ -48,7 +48,8 @@ def test_a_path_is_open_for_a_model_that_serves_it(world: World, path: str, mode
     if path not in ("/v1/chat/completions", "/v1/completions"):
         refused = post(world.pod, path, "qwen")
         assert refused.status == 404
-        assert f"`{model}`" in refused.json["error"]["message"], "it names the model that would serve it"
+        said = refused.json["error"] if path.startswith("/api/") else refused.json["error"]["message"]
+        assert f"`{model}`" in said, "it names the model that would serve it"
         assert len(world.engines[0].seen) == 1
 
 
@@ -61,6 +62,24 @@ def test_a_path_that_no_model_serves_says_what_it_takes(pod: GatewayPod) -> None
 def test_a_path_outside_of_the_list_stays_closed_whatever_the_route_says(world: World) -> None:
     assert post(world.pod, "/slots", "rank").error["code"] == "unknown_url"
     assert not world.engines[0].seen
+
+
+def test_ollamas_clients_see_the_models_that_speak_their_shape_and_errors_in_it(world: World) -> None:
+    pod = world.pod
+    tags = pod.request("GET", "/api/tags").json["models"]
+    assert [(model["name"], model["model"]) for model in tags] == [(name, name) for name in ("cold", "full", "quiet")]
+    assert tags[0]["modified_at"] == "2023-11-14T22:13:20Z"
+    assert pod.request("GET", "/api/tags", key="sk-bob").json == {"models": []}
+    assert pod.request("GET", "/api/tags", key=None).status == 401
+    for model, status in (("nope", 404), ("quiet", 503), ("cold", 503)):
+        refused = post(pod, "/api/chat", model)
+        assert (refused.status, list(refused.json)) == (status, ["error"])
+        assert model in refused.json["error"]
+    world.kubernetes.put_endpoints(NAMESPACE, "full", [1])
+    refused = until(lambda: (got := post(pod, "/api/chat", "full")).status == 503 and got, "nobody is there")
+    assert "broke off or could not be reached" in refused.json["error"], "Envoy's own answer"
+    for path in ("/api/pull", "/api/delete", "/api/create", "/api/show", "/api/ps", "/api/chat/", "/api/embed"):
+        assert post(pod, path, "full").error["code"] == "unknown_url"
 
 
 def test_a_form_arrives_as_it_was_sent(world: World) -> None:

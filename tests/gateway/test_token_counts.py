@@ -13,7 +13,7 @@ from gateway.counting_engine import CountingEngine, chunk
 from gateway.fake_kubernetes import FakeKubernetes
 from gateway.pod import NAMESPACE, Answer, Config, GatewayPod, until
 
-PATHS = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages"]
+PATHS = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/messages", "/api/chat", "/api/generate"]  # fmt: skip
 USAGE = {
     "prompt_tokens": 11,
     "completion_tokens": 5,
@@ -161,6 +161,38 @@ def test_a_request_without_a_maximum_gets_the_callers_and_one_that_wants_more_is
         assert (refused.status, refused.error["code"]) == (400, "max_tokens_exceeded"), more
     anthropic = gateway.ask("/v1/messages", key="sk-least", max_tokens=51)
     assert anthropic.anthropic_error["type"] == "invalid_request_error"
+    assert gateway.engine.begun == begun
+
+
+@pytest.mark.parametrize("cut", [0, 1, 40])
+def test_ollamas_streams_tell_in_their_last_line(gateway: Gateway, cut: int) -> None:
+    called = {"function": {"name": "f", "arguments": {"eval_count": 99, "prompt_eval_count": 98, "x_eval_count": 97}}}
+    lines = [
+        {"model": "qwen", "message": {"role": "assistant", "content": '"eval_count": 3'}, "done": False},
+        {"model": "qwen", "message": {"role": "assistant", "content": "", "tool_calls": [called]}, "done": False},
+        {"model": "qwen", "done": True, "prompt_eval_count": 26, "prompt_eval_duration": 9, "eval_count": 298, "eval_duration": 77},
+    ]  # fmt: skip
+    sent = [json.dumps(line) + "\n" for line in lines]
+    answer = gateway.ask("/api/chat", metadata={"lines": sent, "cut": cut})
+    assert answer.body.decode() == "".join(sent)
+    assert gateway.tokens() == (26, 298, None, None)
+    plain = {"response": "hi", "done": True, "prompt_eval_count": 5, "eval_count": 7}
+    assert gateway.ask("/api/generate", stream=False, metadata={"answer": plain}).json == plain
+    assert gateway.tokens() == (5, 7, None, None)
+
+
+def test_a_request_in_ollamas_shape_is_bounded_and_cannot_unload_the_model(gateway: Gateway) -> None:
+    order = {"metadata": {"answer": {"done": True}}}
+    gateway.ask("/api/chat", key="sk-least", keep_alive=0, options={"temperature": 0}, **order)
+    sent = gateway.engine.bodies[-1]
+    assert (sent["keep_alive"], sent["options"]) == (-1, {"temperature": 0, "num_predict": 50})
+    gateway.ask("/api/chat", keep_alive="0s", **order)
+    assert (gateway.engine.bodies[-1]["keep_alive"], "options" in gateway.engine.bodies[-1]) == (-1, False)
+    begun = gateway.engine.begun
+    for more, word in (({"options": {"num_predict": 51}}, "num_predict"), ({"options": {"num_predict": -1}}, "num_predict"), ({"options": {"num_ctx": 9}}, "num_ctx"), ({"Options": {}}, "options"), ({"\u212aeep_Alive": 0}, "keep_alive"), ({"options": [1]}, "options")):  # fmt: skip
+        refused = gateway.ask("/api/chat", key="sk-least", **more)
+        assert (refused.status, list(refused.json)) == (400, ["error"])
+        assert word in refused.json["error"]
     assert gateway.engine.begun == begun
 
 

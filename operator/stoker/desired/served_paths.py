@@ -13,6 +13,7 @@ _RESPONSES = ("/v1/responses",)
 _MESSAGES = ("/v1/messages",)
 _COUNT = ("/v1/messages/count_tokens",)
 _TOKENS = ("/tokenize", "/detokenize")
+_OLLAMA = ("/api/chat", "/api/generate")
 _LISTEN = ("/v1/audio/transcriptions",)
 _TRANSLATE = ("/v1/audio/translations",)
 
@@ -47,7 +48,7 @@ FURTHER_PATHS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "Completion": _TOKENS,
         "Embedding": _TOKENS,
     },
-    "Ollama": {"Chat": _RESPONSES + _MESSAGES},
+    "Ollama": {"Chat": _RESPONSES + _MESSAGES + _OLLAMA, "Completion": _OLLAMA[1:]},
     "LocalAI": {"Chat": _RESPONSES + _MESSAGES},
     "LMStudio": {"Chat": _RESPONSES + _MESSAGES},
 }

@@ -9,8 +9,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from stoker.gateway import ollama
 from stoker.gateway.openai_errors import ApiProblem, max_tokens_refused
 
+OLLAMA_PATHS = (ollama.CHAT_PATH, ollama.GENERATE_PATH)
 CHARACTERS_PER_TOKEN = 4
 """Of English text in the vocabularies of today; of other languages bytes are nearer than characters."""
 IMAGE_TOKENS = 500
@@ -19,6 +21,7 @@ MAX_TOKENS_FIELD: Mapping[str, str] = {
     "/v1/completions": "max_tokens",
     "/v1/responses": "max_output_tokens",
     "/v1/messages": "max_tokens",
+    **dict.fromkeys(OLLAMA_PATHS, f"options.{ollama.LIMIT}"),
 }
 """Where a path says how many tokens it wants at most. Paths that generate no text are not here."""
 SAME_AS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict", "max_new_tokens")
@@ -50,7 +53,13 @@ def check_max_tokens(document: Mapping[str, Any], path: str, limit: int) -> ApiP
     """Why the request asks for too many tokens; None when it does not, or does not say."""
     if path not in MAX_TOKENS_FIELD:
         return None
+    if path in OLLAMA_PATHS:
+        return ollama.check_limit(document, limit)
     answers = _answers(document)
+    for name in document:
+        # Engines in Go take a member for another one that is written differently.
+        if name not in SAME_AS and name.casefold() in SAME_AS:
+            return max_tokens_refused(name, document[name], limit, answers)
     for name in SAME_AS:
         value = document.get(name)
         if value is None:
@@ -67,7 +76,9 @@ def additions(document: Mapping[str, Any], path: str, max_tokens: int) -> str:
     if document.get("stream") is True and path in STREAM_OPTIONS_PATHS and not wants_usage(document):
         options = document.get("stream_options")
         more["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
-    if max_tokens and path in MAX_TOKENS_FIELD and all(document.get(name) is None for name in SAME_AS):
+    if path in OLLAMA_PATHS:
+        more |= ollama.more_members(document, max_tokens)
+    elif max_tokens and path in MAX_TOKENS_FIELD and all(document.get(name) is None for name in SAME_AS):
         more[MAX_TOKENS_FIELD[path]] = max_tokens // _answers(document)
     return json.dumps(more, separators=(",", ":"))[1:-1] if more else ""
 
@@ -92,8 +103,16 @@ def _estimate(value: Any) -> int:
         size = len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
         return -(-size // CHARACTERS_PER_TOKEN)
     if isinstance(value, dict):
-        # Sound and pictures in base64: their size says nothing of their tokens.
-        return sum(IMAGE_TOKENS if name == "data" and isinstance(part, str) else _estimate(part) for name, part in value.items())  # fmt: skip
+        return sum(_estimate_member(name, part) for name, part in value.items())
     if isinstance(value, list):
         return sum(1 if type(part) is int else _estimate(part) for part in value)
     return 0
+
+
+def _estimate_member(name: str, part: Any) -> int:
+    # Sound and pictures in base64: their size says nothing of their tokens.
+    if name == "data" and isinstance(part, str):
+        return IMAGE_TOKENS
+    if name == "images" and isinstance(part, list):
+        return IMAGE_TOKENS * len(part)
+    return _estimate(part)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from typing import Any, NoReturn
 
 from stoker.gateway import openai_errors as errors
 from stoker.gateway.decision import Request
 from stoker.gateway.multipart import BadForm, read_form_field
 from stoker.gateway.openai_errors import ApiProblem
+
+SPELLINGS = frozenset(map("".join, product(*((letter, letter.upper()) for letter in "model")))) - {"model"}
+"""Members that engines in Go take for `model`."""
 
 
 class BadBody(Exception):
@@ -29,6 +33,8 @@ def read_json_model(request: Request) -> str:
     name = request.document.get("model")
     if name is None:
         _bad("You must provide a `model`; GET /v1/models lists yours.", "missing_model", "model")
+    if not SPELLINGS.isdisjoint(request.document):
+        _bad("Write `model` in lower case, and once.", "duplicate_model", "model")
     if not isinstance(name, str):
         _bad("`model` must be a string.", "invalid_model", "model")
     return name

@@ -11,11 +11,12 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
+from stoker.gateway import ollama
 from stoker.gateway import openai_errors as errors
 from stoker.gateway.bodies import BadBody, read_form_model, read_json_model
 from stoker.gateway.callers import find_caller
 from stoker.gateway.decision import ALLOWED, ANSWER_CLUSTER, Decision, Request
-from stoker.gateway.endpoints import ENDPOINTS, Endpoint
+from stoker.gateway.endpoints import ENDPOINTS, Endpoint, dialect_of
 from stoker.gateway.openai_errors import ApiProblem
 from stoker.gateway.openapi import OPENAPI_PATH
 from stoker.gateway.routing import Route, find_model
@@ -25,7 +26,7 @@ CACHE_ENTRIES = 20_000
 MODELS_PATH = "/v1/models"
 MODEL_PREFIX = MODELS_PATH + "/"
 USAGE_PATH = "/v1/usage"
-OWN_PATHS = (MODELS_PATH, f"{MODEL_PREFIX}MODEL", USAGE_PATH, OPENAPI_PATH)
+OWN_PATHS = (MODELS_PATH, f"{MODEL_PREFIX}MODEL", ollama.TAGS_PATH, USAGE_PATH, OPENAPI_PATH)
 SERVED = ", ".join([*(f"POST {path}" for path in ENDPOINTS), *(f"GET {path}" for path in OWN_PATHS)])
 
 
@@ -34,8 +35,8 @@ def decide(table: Table, request: Request, now: float) -> Decision:
     path = request.target.partition("?")[0]
     endpoint = ENDPOINTS.get(path)
     decision = decide_path(table, request, path, endpoint, now)
-    if decision.problem is not None and endpoint is not None and endpoint.anthropic:
-        decision.anthropic = True
+    if decision.problem is not None and endpoint is not None and endpoint.dialect != "openai":
+        decision.dialect = endpoint.dialect
     return decision
 
 
@@ -54,6 +55,8 @@ def decide_path(table: Table, request: Request, path: str, endpoint: Endpoint | 
         name = read_form_model(request) if endpoint.multipart else read_json_model(request)
     except BadBody as bad:
         return refuse(key, bad.problem)
+    if endpoint.dialect == "ollama" and (problem := ollama.check_members(request.document)) is not None:
+        return refuse(key, problem)
     cached: Decision | None = table.cache.get((key.digest, name, path))
     if cached is not None:
         return cached
@@ -126,14 +129,15 @@ def decide_models(table: Table, key: Key, method: str, path: str) -> Decision:
         return Decision(
             "answered", cluster=ANSWER_CLUSTER, answer="usage", key=key.name, caller=key.caller, role=key.role
         )
-    if path not in (MODELS_PATH, USAGE_PATH, OPENAPI_PATH) and not path.startswith(MODEL_PREFIX):
+    if path not in (MODELS_PATH, USAGE_PATH, OPENAPI_PATH, ollama.TAGS_PATH) and not path.startswith(MODEL_PREFIX):
         return refuse(key, errors.unknown_url(method, path, SERVED))
     if method != "GET":
         return refuse(key, errors.method_not_allowed(method, path, "GET"))
     if path == OPENAPI_PATH:
         return Decision("answered", cluster=ANSWER_CLUSTER, answer="openapi", key=key.name)
-    if path == MODELS_PATH:
-        return Decision("answered", cluster=ANSWER_CLUSTER, answer="models", key=key.name, role=token_role(key))
+    if path in (MODELS_PATH, ollama.TAGS_PATH):
+        answer = "models" if path == MODELS_PATH else "tags"
+        return Decision("answered", cluster=ANSWER_CLUSTER, answer=answer, key=key.name, role=token_role(key))
     # Names may hold slashes, and clients encode them or not. Only the relay sees this path, and it goes by the name below.
     name = unquote(path[len(MODEL_PREFIX) :])
     model = table.by_name.get(name)
@@ -177,14 +181,13 @@ def refused(decision: Decision, request: Request, problem: ApiProblem) -> Decisi
     """What was allowed after all is refused."""
     if problem.status >= 500:
         return relayed(decision, problem)
-    endpoint = ENDPOINTS.get(request.path)
     return Decision(
         problem.code,
         problem=problem,
         key=decision.key,
         user=decision.user,
         model=decision.model,
-        anthropic=endpoint is not None and endpoint.anthropic,
+        dialect=dialect_of(request.path),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stoker.gateway.bounds import Scope
+from stoker.gateway.endpoints import Dialect
 from stoker.gateway.openai_errors import ApiProblem
 from stoker.gateway.routing import Route
 
@@ -57,8 +58,8 @@ class Decision:
     """Envoy's cluster, where it is not that of the deployment."""
     model_at: str = ""
     """Where in the body the model's name stands, for it is another one to the backend."""
-    anthropic: bool = False
-    """The problem is worded as Anthropic does."""
+    dialect: Dialect = "openai"
+    """Whose words the problem is in."""
     wire: bytes = b""
     """What a transport made of it, kept with decisions that are used again."""
 

@@ -20,7 +20,7 @@ from stoker.gateway import openai_errors as errors
 from stoker.gateway.cold_start import ColdStarts
 from stoker.gateway.decide import answered_by_relay, relayed
 from stoker.gateway.decision import Decision, Request
-from stoker.gateway.endpoints import CONVERSATIONS
+from stoker.gateway.endpoints import EVENT_STREAMS
 from stoker.gateway.openai_errors import ApiProblem
 from stoker.gateway.pool import Endpoint, Pool, Ticket, Waiter
 from stoker.gateway.table import Model
@@ -168,7 +168,7 @@ class Dispatcher:
     ) -> Waiter:
         """Keep a request until there is a place. Its answer comes by deliver, later."""
         pool.arrivals += 1
-        streams = request.streams and request.path in CONVERSATIONS
+        streams = request.streams and request.path in EVENT_STREAMS
         kept = replace(request, body=b"", document={})
         waiter = Waiter(pool, decision, kept, wire, position, self._clock(), number, deliver)
         first = not pool.held

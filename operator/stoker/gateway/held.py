@@ -17,7 +17,7 @@ from pathlib import Path
 import httptools
 
 from stoker.gateway import openai_errors as errors
-from stoker.gateway.endpoints import speaks_anthropic
+from stoker.gateway.endpoints import dialect_of
 from stoker.gateway.envoy.parts import USER_HEADERS
 from stoker.gateway.web import WebRequest, WebResponse
 
@@ -48,7 +48,7 @@ def hold_stream(request: WebRequest, internal: Path) -> WebResponse:
 
 async def _forward(request: WebRequest, internal: Path) -> AsyncIterator[bytes]:
     place, _, seconds = request.headers["x-gw-held"].partition(" ")
-    anthropic = speaks_anthropic(request.target.partition("?")[0])
+    anthropic = dialect_of(request.target.partition("?")[0]) == "anthropic"
     yield SIGN_OF_LIFE
     answer = _Answer()
     try:

@@ -1,4 +1,4 @@
-"""What Envoy says by itself, in OpenAI's words or Anthropic's: refused bytes, a policy that is away, an engine that cannot be reached."""
+"""What Envoy says by itself, in OpenAI's words, Anthropic's or Ollama's: refused bytes, a policy that is away, an engine that cannot be reached."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stoker.gateway import openai_errors as errors
-from stoker.gateway.endpoints import ANTHROPIC_PREFIX
+from stoker.gateway.endpoints import ANTHROPIC_PREFIX, OLLAMA_PREFIX
 
 Document = dict[str, Any]
 
@@ -113,7 +113,11 @@ def local_reply_config() -> Document:
     return {
         "mappers": [
             passed_on,
-            *(_mapper(_for_anthropic(reply.match), reply, _anthropic(reply)) for reply in (*REPLIES, REFUSED)),
+            *(
+                _mapper(_under(ANTHROPIC_PREFIX, reply.match), reply, _anthropic(reply))
+                for reply in (*REPLIES, REFUSED)
+            ),
+            *(_mapper(_under(OLLAMA_PREFIX, reply.match), reply, _ollama(reply)) for reply in (*REPLIES, REFUSED)),
             *(_mapper(reply.match, reply, _openai(reply)) for reply in REPLIES),
         ],
         "body_format": _openai(REFUSED),
@@ -134,8 +138,8 @@ def _mapper(match: Document, reply: Reply, body: Document) -> Document:
     return mapper
 
 
-def _for_anthropic(match: Document) -> Document:
-    path = {"header_filter": {"header": {"name": ":path", "string_match": {"prefix": ANTHROPIC_PREFIX}}}}
+def _under(prefix: str, match: Document) -> Document:
+    path = {"header_filter": {"header": {"name": ":path", "string_match": {"prefix": prefix}}}}
     return {"and_filter": {"filters": [path, match]}}
 
 
@@ -145,6 +149,10 @@ def _openai(reply: Reply) -> Document:
 
 def _anthropic(reply: Reply) -> Document:
     return _json(errors.anthropic_error_object(reply.message, reply.status or reply.likely_status))
+
+
+def _ollama(reply: Reply) -> Document:
+    return _json(errors.ollama_error_object(reply.message))
 
 
 def _json(content: object) -> Document:

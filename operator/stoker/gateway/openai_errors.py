@@ -1,4 +1,4 @@
-"""Errors as OpenAI words them, and for its paths as Anthropic does: clients raise their typed exceptions from status, type and code."""
+"""Errors as OpenAI words them, and for their paths as Anthropic and Ollama do: clients raise their typed exceptions from status, type and code."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from stoker.gateway.endpoints import Dialect
 
 INVALID_REQUEST = "invalid_request_error"
 SERVER_ERROR = "server_error"
@@ -41,9 +43,12 @@ class ApiProblem:
         """OpenAI's error object."""
         return self._encode(error_object(self.message, self.type, self.code, self.param))
 
-    @property
-    def anthropic_body(self) -> bytes:
-        """The same in Anthropic's words."""
+    def body_in(self, dialect: Dialect) -> bytes:
+        """The same in the words of an API."""
+        if dialect == "openai":
+            return self.body
+        if dialect == "ollama":
+            return json.dumps(ollama_error_object(self.message), separators=(",", ":")).encode()
         return self._encode(anthropic_error_object(self.message, self.status))
 
     def _encode(self, document: Mapping[str, Any]) -> bytes:
@@ -56,6 +61,11 @@ def anthropic_error_object(message: str, status: int) -> dict[str, object]:
     """The shape that Anthropic's clients know."""
     kind = ANTHROPIC_TYPES.get(status) or ("api_error" if status >= 500 else INVALID_REQUEST)
     return {"type": "error", "error": {"type": kind, "message": message}}
+
+
+def ollama_error_object(message: str) -> dict[str, object]:
+    """The shape that Ollama's clients know."""
+    return {"error": message}
 
 
 def error_object(message: str, kind: str, code: str, param: str | None = None) -> dict[str, dict[str, str | None]]:

@@ -5,9 +5,11 @@ Of a request it says only what the gateway itself asks for. The rest is the engi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from stoker.gateway.endpoints import ENDPOINTS, Endpoint
+from stoker.gateway.endpoints import ENDPOINTS, Dialect, Endpoint
+from stoker.gateway.ollama import TAGS_PATH
 
 Document = dict[str, Any]
 
@@ -51,6 +53,22 @@ ANTHROPIC_ERROR = {
             "required": ["type", "message"],
             "properties": {"type": {"type": "string"}, "message": {"type": "string"}},
         },
+    },
+}
+OLLAMA_ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+ERRORS: Mapping[Dialect, str] = {"openai": "Error", "anthropic": "AnthropicError", "ollama": "OllamaError"}
+TAGS = {
+    "type": "object",
+    "required": ["models"],
+    "properties": {
+        "models": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["name", "model", "modified_at"],
+                "properties": {name: {"type": "string"} for name in ("name", "model", "modified_at")},
+            },
+        }
     },
 }
 MODEL = {
@@ -103,6 +121,7 @@ def build_document() -> Document:
         {"name": "model", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     ]
     paths["/v1/models/{model}"] = {"get": one}
+    paths[TAGS_PATH] = {"get": _read("listTags", "The models that can be asked in Ollama's shape", "Tags")}
     usage = _read("getUsage", "What the caller has used, as JSON or CSV", "Usage", 404)
     usage["parameters"] = [
         {"name": name, "in": "query", "description": words, "schema": {"type": "string"}}
@@ -133,6 +152,8 @@ def build_document() -> Document:
             "schemas": {
                 "Error": ERROR,
                 "AnthropicError": ANTHROPIC_ERROR,
+                "OllamaError": OLLAMA_ERROR,
+                "Tags": TAGS,
                 "Model": MODEL,
                 "ModelList": MODELS,
                 "Usage": USAGE,
@@ -142,16 +163,17 @@ def build_document() -> Document:
 
 
 def _call(path: str, endpoint: Endpoint) -> Document:
+    streamed = "application/x-ndjson" if endpoint.dialect == "ollama" else "text/event-stream"
     described: Document = {
         "operationId": path.strip("/").removeprefix("v1/").replace("/", "_"),
         "summary": f"Goes to {endpoint.needs}",
         "requestBody": {"required": True, "content": _request(endpoint)},
         "responses": {
-            "200": {"description": "The engine's answer", "content": {"application/json": {}, "text/event-stream": {}}},
-            **_errors("AnthropicError" if endpoint.anthropic else "Error", STATUSES),
+            "200": {"description": "The engine's answer", "content": {"application/json": {}, streamed: {}}},
+            **_errors(ERRORS[endpoint.dialect], STATUSES),
         },
     }
-    if endpoint.anthropic:
+    if endpoint.dialect == "anthropic":
         described["security"] = [{"key": []}, {"anthropicKey": []}]
     return described
 

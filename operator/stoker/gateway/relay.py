@@ -22,10 +22,11 @@ import uvloop
 
 from stoker.gateway import openai_errors as errors
 from stoker.gateway.access_log import Rotation
-from stoker.gateway.endpoints import speaks_anthropic
+from stoker.gateway.endpoints import Dialect, dialect_of
 from stoker.gateway.held import hold_stream, wants_signs_of_life
 from stoker.gateway.introspection import ASK_SECONDS, introspect
 from stoker.gateway.key_sets import KeySets
+from stoker.gateway.ollama import describe_tags
 from stoker.gateway.openai_errors import ApiProblem
 from stoker.gateway.openapi import build_document
 from stoker.gateway.processes import prepare_process, run_until_told
@@ -76,15 +77,16 @@ class Answers:
             return hold_stream(request, self._internal)
         if answer == "problem":
             said = read_problem(request.headers["x-gw-problem"])
-            return problem(said, anthropic=speaks_anthropic(request.target.partition("?")[0]))
+            return problem(said, dialect_of(request.target.partition("?")[0]))
         if answer in PROBLEMS:
-            anthropic = speaks_anthropic(request.target.partition("?")[0])
-            return problem(PROBLEMS[answer](name), anthropic=anthropic)
+            return problem(PROBLEMS[answer](name), dialect_of(request.target.partition("?")[0]))
         if answer == "openapi":
             return as_json(build_document())
-        if answer == "models" and table is not None:
-            names = listed(table, request.headers.get("x-gw-key", ""), request.headers.get("x-gw-role", ""))
-            return as_json({"object": "list", "data": names})
+        if answer in ("models", "tags") and table is not None:
+            models = visible(table, request.headers.get("x-gw-key", ""), request.headers.get("x-gw-role", ""))
+            if answer == "tags":
+                return as_json(describe_tags(models))
+            return as_json({"object": "list", "data": [describe(name, model) for name, model in models]})
         if answer == "usage" and table is not None:
             told = await answer_usage(table, request)
             return problem(told) if isinstance(told, ApiProblem) else told
@@ -121,14 +123,14 @@ class Answers:
         return "\n".join(lines).encode() + b"\n"
 
 
-def listed(table: Table, key_name: str, role_name: str = "") -> list[dict[str, object]]:
+def visible(table: Table, key_name: str, role_name: str = "") -> list[tuple[str, Model]]:
     """What a key may use, or a role of somebody with a token. Of a rotated key both hashes may be good, and both say the same."""
     if role_name:
         role = table.roles.get(role_name)
         keys: tuple[Key, ...] = (Key(key_name, b"", None, role.allowed),) if role else ()
     else:
         keys = table.keys_by_name.get(key_name, ())
-    return [describe(name, model) for name, model in table.visible(keys[0])] if keys else []
+    return table.visible(keys[0]) if keys else []
 
 
 def describe(name: str, model: Model) -> dict[str, object]:
@@ -145,9 +147,9 @@ def as_json(document: object) -> WebResponse:
     return WebResponse(200, json.dumps(document, separators=(",", ":")).encode())
 
 
-def problem(what: ApiProblem, *, anthropic: bool = False) -> WebResponse:
+def problem(what: ApiProblem, dialect: Dialect = "openai") -> WebResponse:
     """A refusal."""
-    return WebResponse(what.status, what.anthropic_body if anthropic else what.body, headers=what.headers)
+    return WebResponse(what.status, what.body_in(dialect), headers=what.headers)
 
 
 async def rotate_log(settings: Settings) -> None:

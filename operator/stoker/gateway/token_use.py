@@ -57,7 +57,7 @@ class TokenCounter:
         path = str(line.get("path", ""))
         rates = self._of(str(line.get("cluster", "")), path)
         whole = line.get("flags", "-") == "-"
-        stream = str(line.get("type", "")).startswith("text/event-stream")
+        stream = str(line.get("type", "")).startswith(("text/event-stream", "application/x-ndjson"))
         if whole and told.total:
             self._learn(rates, line, told, stream=stream)
         missing = not told.total or (not whole and path == LATE_COUNT)

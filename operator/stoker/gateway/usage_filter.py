@@ -10,6 +10,8 @@ it takes the chunk that only tells usage out of the answer. Of an event that is 
 
 from __future__ import annotations
 
+from stoker.gateway.ollama import COUNT_LUA
+
 METADATA = "stoker.usage"
 TOKENS = "tokens"
 """The place of the numbers in the metadata."""
@@ -138,5 +140,6 @@ def _named(source: str) -> str:
 
 COUNT = "count"
 ADD_AND_COUNT = "add"
-SOURCES = {COUNT: _named(_COUNT), ADD_AND_COUNT: _named(_ADD + _COUNT)}
+OLLAMA = "ollama"
+SOURCES = {COUNT: _named(_COUNT), ADD_AND_COUNT: _named(_ADD + _COUNT), OLLAMA: _named(_ADD + COUNT_LUA)}
 """By name, as routes choose them: a request to which nothing is added must not pay for a function that looks."""

@@ -107,7 +107,7 @@ def render(decision: Decision) -> bytes:
         if decision.role:
             headers.append(("x-gw-role", decision.role))
         return STATUS_LINES[200] + lines_of(headers) + b"content-length: 0\r\n\r\n"
-    body = problem.anthropic_body if decision.anthropic else problem.body
+    body = problem.body_in(decision.dialect)
     headers += [("content-type", "application/json"), *problem.headers]
     return STATUS_LINES[problem.status] + lines_of(headers) + b"content-length: %d\r\n\r\n%b" % (len(body), body)
 

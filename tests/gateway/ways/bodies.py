@@ -26,6 +26,11 @@ def escaped_model(fortress: Fortress) -> None:
     rejected(fortress, b'{"model": "embed", "mod\\u0065l": "qwen"}', b'{"\\u006dodel": "qwen", "model": "embed"}')
 
 
+@way("a second model in capitals, which engines in Go read as the first")
+def model_in_capitals(fortress: Fortress) -> None:
+    rejected(fortress, b'{"model": "embed", "Model": "qwen"}', b'{"MODEL": "qwen", "model": "embed"}')
+
+
 @way("model as a list")
 def model_as_list(fortress: Fortress) -> None:
     rejected(fortress, b'{"model": ["embed", "qwen"]}', b'{"model": {"embed": "qwen"}}', b'{"model": 1}')

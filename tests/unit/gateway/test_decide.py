@@ -215,11 +215,12 @@ def test_a_refusal_quotes_at_most_a_readable_length_of_the_clients_words(table: 
     assert len(decision.problem.body) < 600
 
 
-def test_errors_on_anthropics_paths_are_marked_and_others_are_not(table: Table) -> None:
-    assert ask(table, "/v1/messages", {"model": "nope"}).anthropic
-    assert ask(table, "/v1/messages", authorization="").anthropic
-    assert not ask(table, "/v1/messagesx", {"model": "nope"}).anthropic
-    assert not ask(table, CHAT, {"model": "nope"}).anthropic
+def test_errors_are_in_the_words_of_the_path_that_was_asked(table: Table) -> None:
+    assert ask(table, "/v1/messages", {"model": "nope"}).dialect == "anthropic"
+    assert ask(table, "/v1/messages", authorization="").dialect == "anthropic"
+    assert ask(table, "/api/chat", authorization="").dialect == "ollama"
+    assert ask(table, "/v1/messagesx", {"model": "nope"}).dialect == "openai"
+    assert ask(table, CHAT, {"model": "nope"}).dialect == "openai"
 
 
 def test_a_form_routes_by_its_field(table: Table) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 
 from stoker.gateway.decision import ANSWER_CLUSTER, ENGINES_CLUSTER
-from stoker.gateway.endpoints import MOST_TRIES
+from stoker.gateway.endpoints import MOST_TRIES, OLLAMA_PREFIX
 from stoker.gateway.envoy.clusters import site_cluster
 from stoker.gateway.envoy.composite import MODEL_AT, retries
 from stoker.gateway.envoy.parts import (
@@ -25,7 +25,7 @@ from stoker.gateway.envoy.parts import (
 )
 from stoker.gateway.settings import Settings
 from stoker.gateway.table import Routes, Site
-from stoker.gateway.usage_filter import ADD_AND_COUNT, COUNT
+from stoker.gateway.usage_filter import ADD_AND_COUNT, COUNT, OLLAMA
 
 EARLY_FROM_BYTES = 64 << 10
 """Bodies from this size on, and of unknown size, are read only after the caller's key was found good."""
@@ -61,6 +61,7 @@ NOT_FOR_ENGINES = [
 ]
 # A stream that has to be asked for its usage is changed on its way to the engine, too.
 COUNTED: tuple[tuple[list[Document], str], ...] = (
+    ([{"name": ":path", "string_match": {"prefix": OLLAMA_PREFIX}}], OLLAMA),
     ([{"name": "x-gw-add", "present_match": True}], ADD_AND_COUNT),
     ([], COUNT),
 )

@@ -12,7 +12,7 @@ from stoker.gateway.envoy.parts import CORS_FILTER, EARLY_FILTER, POLICY_FILTER,
 from stoker.gateway.envoy.routes import build_routes
 from stoker.gateway.settings import Settings
 from stoker.gateway.table import Routes, Site
-from stoker.gateway.usage_filter import ADD_AND_COUNT, COUNT, SOURCES
+from stoker.gateway.usage_filter import ADD_AND_COUNT, COUNT, OLLAMA, SOURCES
 
 PORTAL = Site("gateway-portal", ("/", "/keys"), "/portal/")
 
@@ -117,17 +117,20 @@ def test_envoys_admin_interface_is_not_on_the_network(settings: Settings) -> Non
     }
 
 
-def test_what_envoy_says_itself_has_openais_shape(settings: Settings) -> None:
+def test_what_envoy_says_itself_has_the_shape_of_the_api_that_was_asked(settings: Settings) -> None:
     replies = next(node["local_reply_config"] for node in walk(build_listeners(settings)) if isinstance(node, dict) and "local_reply_config" in node)  # fmt: skip
     refused_by_policy, *mappers = replies["mappers"]
     assert refused_by_policy["body_format_override"]["text_format_source"] == {"inline_string": "%LOCAL_REPLY_BODY%"}
     anthropic = [mapper for mapper in mappers if "/v1/messages" in json.dumps(mapper["filter"])]
-    others = [mapper for mapper in mappers if mapper not in anthropic]
-    assert len(anthropic) == len(others) + 1, "the same cases, and one for everything else"
+    ollama = [mapper for mapper in mappers if '"/api/"' in json.dumps(mapper["filter"])]
+    others = [mapper for mapper in mappers if mapper not in anthropic and mapper not in ollama]
+    assert len(anthropic) == len(ollama) == len(others) + 1, "the same cases, and one for everything else"
     for shape in [*(mapper["body_format_override"] for mapper in others), replies["body_format"]]:
         assert set(shape["json_format"]["error"]) == {"message", "type", "param", "code"}
     for mapper in anthropic:
         assert mapper["body_format_override"]["json_format"].keys() == {"type", "error"}
+    for mapper in ollama:
+        assert isinstance(mapper["body_format_override"]["json_format"]["error"], str)
 
 
 def test_web_pages_are_asked_without_a_key_and_see_none(settings: Settings) -> None:
@@ -158,7 +161,7 @@ def test_browsers_are_let_in_from_the_listed_origins_only(settings: Settings) ->
 def test_only_a_request_to_which_something_is_added_pays_for_a_look_at_its_body(routes: list[dict[str, Any]]) -> None:
     engines = [route for route in routes if route.get("route", {}).get("cluster") == "engines"]
     sources = [route["typed_per_filter_config"][USAGE_FILTER]["name"] for route in engines]
-    assert sources == [ADD_AND_COUNT, COUNT]
-    assert {"name": "x-gw-add", "present_match": True} in engines[0]["match"]["headers"]
+    assert sources == [OLLAMA, ADD_AND_COUNT, COUNT]
+    assert {"name": "x-gw-add", "present_match": True} in engines[1]["match"]["headers"]
     assert "envoy_on_request" in SOURCES[ADD_AND_COUNT]
     assert "envoy_on_request" not in SOURCES[COUNT]
