@@ -23,6 +23,8 @@ from gateway.fake_kubernetes import FakeKubernetes
 from gateway.pod import NAMESPACE, Answer, Config, GatewayPod, exchange, until
 from gateway.usage_pod import Postgres, UsagePod, put_pods
 
+from stoker.portal_token import portal_token
+
 KEYS = {"sk-alice": "alice", "sk-bob": "bob"}
 
 
@@ -279,3 +281,11 @@ def test_the_usage_process_lets_nobody_else_in(world: World) -> None:
     assert world.pod.probe("/usage-log").status == 401
     answer: Any = world.pod.probe("/usage-log?log=x&number=1&offset=0", {"authorization": "Bearer operator-token"})
     assert answer.status == 409
+
+
+def test_the_portal_reads_usage_and_nothing_else(world: World) -> None:
+    until(lambda: world.usage.total(), "it runs", within=15)
+    headers = {"authorization": f"Bearer {portal_token('operator-token')}"}
+    assert exchange(world.usage.port, "GET", "/usage?by=user", None, headers, 5).status == 200
+    assert exchange(world.usage.port, "GET", "/keys", None, headers, 5).status == 401
+    assert world.pod.probe("/usage-log", headers).status == 401

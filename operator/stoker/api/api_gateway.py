@@ -460,6 +460,12 @@ class ApiGateway(Resource):
     status: ApiGatewayStatus = ApiGatewayStatus()
 
     @property
+    def portal(self) -> Portal | None:
+        """The portal, where it is on."""
+        portal = self.spec.portal
+        return portal if portal is not None and portal.enabled else None
+
+    @property
     def roles(self) -> list[Role]:
         """All roles that keys may name: the built-in ones that the gateway does not define itself, and its own."""
         defined = {role.name for role in self.spec.roles}

@@ -10,7 +10,7 @@ from stoker.desired.client_files import build_client_files
 from stoker.desired.expose import api_paths, build_route, build_service
 from stoker.desired.gateway_config import build_secrets, count_key_secrets
 from stoker.desired.gateway_pod import COMPONENT, ENVOY_PORT, POLICY_PORT, build_pod_template
-from stoker.desired.objects import Object, child, operator_peer, selector_labels
+from stoker.desired.objects import Object, child, operator_peer, portal_peers, selector_labels
 from stoker.desired.portal import build_portal
 from stoker.desired.usage_pod import usage_peer
 
@@ -71,6 +71,7 @@ def _network_policy(gateway: ApiGateway, settings: OperatorSettings) -> Object:
     peers = [operator_peer(settings)]
     if gateway.spec.usage.enabled:
         peers.append(usage_peer(gateway))
+    peers += portal_peers(gateway)
     return child(
         gateway,
         COMPONENT,

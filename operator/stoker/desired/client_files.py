@@ -6,7 +6,7 @@ Formats: https://opencode.ai/docs/config/, https://docs.continue.dev/reference
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from stoker.api.api_gateway import ApiGateway
@@ -41,19 +41,25 @@ class ClientModel:
 
 def build_client_files(gateway: ApiGateway, models: Iterable[PublishedModel], address: str) -> Object:
     """One ConfigMap with a file for each program."""
-    known = [describe(model, gateway.spec.limits.max_tokens_per_request or 0) for model in models]
-    data = {
-        "opencode.json": json.dumps(_opencode(gateway.metadata.name, known, address), indent=2, ensure_ascii=False)
-        + "\n",
-        "continue.yaml": "".join(f"{line}\n" for line in _continue(gateway.metadata.name, known, address)),
-        "langchain.py": _langchain(known, address),
-        "curl.sh": _curl(known, address),
-    }
+    known = [describe(gateway, model) for model in models]
+    data = write_files(gateway.metadata.name, known, address)
     return child(gateway, COMPONENT, "v1", "ConfigMap", client_files_name(gateway.metadata.name), data=data)
 
 
-def describe(model: PublishedModel, longest: int) -> ClientModel:
-    """From what was asked for, what was computed, and what the model's own files say, in this order."""
+def write_files(gateway: str, models: Sequence[ClientModel], address: str) -> dict[str, str]:
+    """The files by their names; the portal shows them, too, with the models that somebody may use."""
+    return {
+        "opencode.json": json.dumps(_opencode(gateway, models, address), indent=2, ensure_ascii=False) + "\n",
+        "continue.yaml": "".join(f"{line}\n" for line in _continue(gateway, models, address)),
+        "python.py": _python(models, address),
+        "langchain.py": _langchain(models, address),
+        "curl.sh": _curl(models, address),
+    }
+
+
+def describe(gateway: ApiGateway, model: PublishedModel) -> ClientModel:
+    """From what was computed, what was asked for, and what the model's own files say, in this order."""
+    longest = gateway.spec.limits.max_tokens_per_request or 0
     spec, status = model.deployment.spec, model.deployment.status
     context = (status.fit.context_length if status.fit else 0) or spec.context_length or 0
     if not context and status.model is not None:
@@ -86,7 +92,7 @@ def _chat(models: Iterable[ClientModel]) -> list[ClientModel]:
     return sorted(found, key=lambda model: (not model.tools, -model.parameters, model.name))
 
 
-def _opencode(gateway: str, models: list[ClientModel], address: str) -> Object:
+def _opencode(gateway: str, models: Sequence[ClientModel], address: str) -> Object:
     chat = _chat(models)
     config: Object = {
         "$schema": "https://opencode.ai/config.json",
@@ -116,7 +122,7 @@ def _opencode_model(model: ClientModel) -> Object:
     return known
 
 
-def _continue(gateway: str, models: list[ClientModel], address: str) -> Iterator[str]:
+def _continue(gateway: str, models: Sequence[ClientModel], address: str) -> Iterator[str]:
     """YAML by hand, every text in JSON's quotes, which are YAML's, too."""
     yield f"name: {json.dumps(f'Stoker gateway {gateway}')}"
     yield 'version: "1.0.0"'
@@ -139,7 +145,27 @@ def _continue(gateway: str, models: list[ClientModel], address: str) -> Iterator
             yield f"      maxTokens: {model.answer}"
 
 
-def _langchain(models: list[ClientModel], address: str) -> str:
+def _python(models: Sequence[ClientModel], address: str) -> str:
+    chat = _chat(models)
+    name = chat[0].name if chat else "MODEL"
+    return (
+        "# pip install openai\n"
+        "import os\n\n"
+        "from openai import OpenAI\n\n"
+        f"client = OpenAI(base_url={json.dumps(address)}, api_key=os.environ[{json.dumps(KEY_VARIABLE)}])\n"
+        "stream = client.chat.completions.create(\n"
+        f"    model={json.dumps(name)},\n"
+        '    messages=[{"role": "user", "content": "Hello!"}],\n'
+        "    stream=True,\n"
+        ")\n"
+        "for chunk in stream:\n"
+        "    for choice in chunk.choices:\n"
+        '        print(choice.delta.content or "", end="", flush=True)\n'
+        "print()\n"
+    )
+
+
+def _langchain(models: Sequence[ClientModel], address: str) -> str:
     chat = _chat(models)
     name = chat[0].name if chat else "MODEL"
     return (
@@ -158,7 +184,7 @@ def _langchain(models: list[ClientModel], address: str) -> str:
     )
 
 
-def _curl(models: list[ClientModel], address: str) -> str:
+def _curl(models: Sequence[ClientModel], address: str) -> str:
     chat = _chat(models)
     body = {
         "model": chat[0].name if chat else "MODEL",

@@ -40,8 +40,7 @@ def api_paths(gateway: ApiGateway) -> tuple[str, ...]:
     shared = ui is not None and ui.enabled and ui.expose.hostname == gateway.spec.expose.hostname
     if not shared:
         return ("/",)
-    portal = gateway.spec.portal
-    return (*API_PATHS, *(PORTAL_PATHS if portal is not None and portal.enabled else ()))
+    return (*API_PATHS, *(PORTAL_PATHS if gateway.portal is not None else ()))
 
 
 def _ingress(gateway: ApiGateway, component: str, name: str, expose: Expose, paths: tuple[str, ...]) -> Object:

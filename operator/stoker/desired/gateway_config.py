@@ -109,7 +109,7 @@ def _bounds(limits: RequestLimits | None) -> Object:
 
 def _sites(gateway: ApiGateway) -> list[Object]:
     """Web pages behind the same address, which look after their visitors themselves."""
-    if gateway.spec.portal is None or not gateway.spec.portal.enabled:
+    if gateway.portal is None:
         return []
     name = portal_name(gateway.metadata.name)
     return [{"service": name, "paths": list(portal.PATHS), "prefix": portal.PREFIX}]

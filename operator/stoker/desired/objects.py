@@ -6,9 +6,12 @@ import base64
 import json
 from typing import Any
 
+from stoker.api.api_gateway import ApiGateway
 from stoker.api.base import API_VERSION, Resource
 from stoker.api.names import COMPONENT, OWNER_LABELS, child_labels
 from stoker.api.resolved import OperatorSettings
+
+PORTAL_COMPONENT = "portal"
 
 Object = dict[str, Any]
 """A Kubernetes object, or a part of one, as it is sent."""
@@ -100,6 +103,12 @@ def operator_peer(settings: OperatorSettings) -> Object:
         "namespaceSelector": {"matchLabels": {NAMESPACE_NAME_LABEL: settings.operator_namespace}},
         "podSelector": {"matchLabels": dict(sorted(settings.operator_labels.items()))},
     }
+
+
+def portal_peers(gateway: ApiGateway) -> list[Object]:
+    """The portal's pod, as peers of a NetworkPolicy; none where there is no portal."""
+    labels = selector_labels(gateway, PORTAL_COMPONENT)
+    return [{"podSelector": {"matchLabels": labels}}] if gateway.portal is not None else []
 
 
 def pull_secrets(settings: OperatorSettings, *names: str) -> list[Object]:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from dataclasses import asdict
 from typing import Any
 
-from stoker.api.api_gateway import ApiGateway, Portal
-from stoker.api.base import GROUP
-from stoker.api.names import CLIENT_SECRET_FIELD, child_labels, portal_name
+from stoker.api.api_gateway import ApiGateway, Portal, Role
+from stoker.api.base import GROUP, RequestLimits
+from stoker.api.names import (
+    CLIENT_SECRET_FIELD,
+    child_labels,
+    cluster_name,
+    gateway_pods_name,
+    portal_name,
+    web_ui_name,
+)
 from stoker.api.resolved import OperatorSettings, PublishedModel, ResolvedApiGateway
+from stoker.desired.client_files import describe
 from stoker.desired.gateway_pod import COMPONENT as GATEWAY
-from stoker.desired.gateway_pod import TOKEN_DIRECTORY, account_token_sources
+from stoker.desired.gateway_pod import POLICY_PORT, TOKEN_DIRECTORY, account_token_sources
 from stoker.desired.objects import (
+    PORTAL_COMPONENT,
     Object,
     child,
     compact_json,
@@ -23,8 +33,11 @@ from stoker.desired.objects import (
     secret_data,
     selector_labels,
 )
+from stoker.desired.replicas import is_sleeping
+from stoker.desired.usage_pod import build_pods_service, usage_url
+from stoker.portal_token import portal_token
 
-COMPONENT = "portal"
+COMPONENT = PORTAL_COMPONENT
 PORT = 8080
 PATHS = ("/", "/keys")
 """Exact paths on the gateway's address that are the portal's."""
@@ -33,15 +46,17 @@ PREFIX = "/portal/"
 
 CONFIG_FIELD = "portal.json"
 SESSION_FIELD = "sessionKey"
+TOKEN_FIELD = "readToken"
 _SECRETS = "/var/run/stoker/portal"
+_LIMITS = set(RequestLimits.model_fields)
 _RESOURCES = {"requests": {"cpu": "10m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}}
 
 
 def build_portal(resolved: ResolvedApiGateway, settings: OperatorSettings) -> list[Object]:
     """All children; none where the portal is off."""
     gateway = resolved.gateway
-    portal = gateway.spec.portal
-    if portal is None or not portal.enabled:
+    portal = gateway.portal
+    if portal is None:
         return []
     name = portal_name(gateway.metadata.name)
     return [
@@ -54,22 +69,42 @@ def build_portal(resolved: ResolvedApiGateway, settings: OperatorSettings) -> li
         _network_policy(gateway, name),
         _service(gateway, name),
         _deployment(gateway, portal, name, settings),
+        # Usage brings it along, too.
+        *([] if gateway.spec.usage.enabled else [build_pods_service(gateway)]),
     ]
 
 
 def _config(resolved: ResolvedApiGateway, portal: Portal) -> Object:
     gateway = resolved.gateway
     return {
-        "url": portal.url.rstrip("/") + "/v1" if portal.url else gateway.status.url,
+        "url": _url(gateway, portal),
         "publicUrl": portal.url,
-        "roles": [{"name": role.name, "models": list(role.models)} for role in gateway.roles],
-        "models": [_model(model) for model in resolved.models],
+        "roles": [_role(gateway, role) for role in gateway.roles],
+        "models": [_model(gateway, model) for model in resolved.models],
         "oidc": _oidc(gateway),
+        "userLimits": _limits(gateway.spec.limits.per_user),
         "webUiUrl": gateway.status.web_ui_url,
+        "chatAddress": _chat_address(gateway),
         "maxKeysPerUser": portal.max_keys_per_user,
         "maxKeyDays": portal.max_key_days,
         "sessionSeconds": portal.session_seconds,
     }
+
+
+def _url(gateway: ApiGateway, portal: Portal) -> str | None:
+    """None where only browsers know: the name of a Service is of no use outside, and how they came in is an address of the API, too."""
+    if portal.url:
+        return portal.url.rstrip("/") + "/v1"
+    expose = gateway.spec.expose
+    return gateway.status.url if expose.hostname or expose.type == "LoadBalancer" else None
+
+
+def _chat_address(gateway: ApiGateway) -> str | None:
+    """Where people sign on elsewhere the web chat's word is not needed, and may be coarser: it knows users and admins only."""
+    ui = gateway.spec.web_ui
+    if ui is None or not ui.enabled or ui.trusted_header is not None or gateway.spec.auth.oidc is not None:
+        return None
+    return f"http://{web_ui_name(gateway.metadata.name)}.{gateway.metadata.namespace}.svc:{ui.expose.service_port}"
 
 
 def _oidc(gateway: ApiGateway) -> Object | None:
@@ -83,22 +118,47 @@ def _oidc(gateway: ApiGateway) -> Object | None:
         "scopes": list(oidc.scopes),
         "userClaim": oidc.email_claim,
         "rolesClaim": oidc.roles_claim,
+        "groupsClaim": oidc.groups_claim,
         "roleMap": {pair.value: pair.role for pair in oidc.roles},
     }
 
 
-def _model(model: PublishedModel) -> Object:
+def _role(gateway: ApiGateway, role: Role) -> Object:
+    """Each limit is its own, else the gateway's for everybody: as the gateway counts."""
+    limits = {**_limits(gateway.spec.limits), **_limits(role.limits)}
+    subjects = {"users": role.subjects.users, "groups": role.subjects.groups} if role.subjects else {}
+    return {"name": role.name, "models": list(role.models), "limits": limits, **subjects}
+
+
+def _limits(limits: RequestLimits | None) -> Object:
+    return limits.model_dump(by_alias=True, exclude_none=True, include=_LIMITS) if limits else {}
+
+
+def _state(model: PublishedModel) -> str:
+    """In a word that people understand; the reason beside it is the condition's."""
+    deployment = model.deployment
+    if model.stopped:
+        return "Stopped"
+    if deployment.status.ready_replicas:
+        return "Ready"
+    if is_sleeping(deployment):
+        return "Asleep"
+    stalled = any(condition.type == "Stalled" for condition in deployment.status.conditions)
+    return "Failed" if stalled else "Starting"
+
+
+def _model(gateway: ApiGateway, model: PublishedModel) -> Object:
     """What changes by itself, such as the progress of a download, is left out: each change is a write."""
     deployment = model.deployment
     status = deployment.status
     conditions = {condition.type: condition for condition in status.conditions}
     ready = conditions.get("Ready")
     return {
-        "name": deployment.served_name,
+        # What programs are told, and people: one reading of context, tools and the rest.
+        **asdict(describe(gateway, model)),
         "aliases": list(deployment.served_names[1:]),
-        "task": deployment.spec.task,
-        "contextLength": deployment.spec.context_length or (status.fit.context_length if status.fit else None),
-        "ready": status.ready_replicas > 0 and not model.stopped,
+        "cluster": cluster_name(*deployment.key),
+        "state": _state(model),
         "reason": ready.reason if ready else "",
         "message": conditions["Stalled"].message if "Stalled" in conditions else "",
         "readyReplicas": status.ready_replicas,
@@ -109,7 +169,7 @@ def _model(model: PublishedModel) -> Object:
 def _secrets(resolved: ResolvedApiGateway) -> dict[str, str]:
     """Made of the gateway's own token, so that there is no second secret to make once and never again."""
     key = hmac.new(resolved.token.encode(), b"portal sessions", hashlib.sha256).hexdigest()
-    return secret_data(**{SESSION_FIELD: key})
+    return secret_data(**{SESSION_FIELD: key, TOKEN_FIELD: portal_token(resolved.token)})
 
 
 def _rights(gateway: ApiGateway, name: str) -> list[Object]:
@@ -184,7 +244,10 @@ def _container(gateway: ApiGateway, portal: Portal, settings: OperatorSettings) 
         "STOKER_PORTAL_NAMESPACE": namespace,
         "STOKER_PORTAL_GATEWAY": name,
         "STOKER_PORTAL_SECRETS": _SECRETS,
+        "STOKER_PORTAL_GATEWAY_PODS": f"{gateway_pods_name(name)}.{namespace}.svc:{POLICY_PORT}",
     }
+    if url := usage_url(gateway):
+        env["STOKER_PORTAL_USAGE_URL"] = url
     mounts: list[dict[str, Any]] = [
         {"name": "token", "mountPath": TOKEN_DIRECTORY, "readOnly": True},
         {"name": "secrets", "mountPath": f"{_SECRETS}/session", "readOnly": True},

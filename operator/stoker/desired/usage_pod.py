@@ -14,6 +14,7 @@ from stoker.desired.objects import (
     http_probe,
     operator_peer,
     pod_security,
+    portal_peers,
     pull_secrets,
     secret_data,
     selector_labels,
@@ -42,7 +43,7 @@ def build_usage(gateway: ApiGateway, token: str, settings: OperatorSettings) -> 
         child(gateway, COMPONENT, "v1", "ServiceAccount", name, automountServiceAccountToken=False),
         *_rights(gateway),
         _secret(gateway, token),
-        _pods_service(gateway),
+        build_pods_service(gateway),
         _service(gateway),
         _network_policy(gateway, settings),
     ]
@@ -79,8 +80,11 @@ def _secret(gateway: ApiGateway, token: str) -> Object:
     return child(gateway, COMPONENT, "v1", "Secret", usage_name(gateway.metadata.name), type="Opaque", data=data)
 
 
-def _pods_service(gateway: ApiGateway) -> Object:
-    """Every gateway pod by itself, also one that is about to leave: it still has lines that nobody has read."""
+def build_pods_service(gateway: ApiGateway) -> Object:
+    """Every gateway pod by itself, for usage and portal.
+
+    Also one that is about to leave: it still has lines that nobody has read.
+    """
     spec: Object = {
         "type": "ClusterIP",
         "clusterIP": "None",
@@ -101,7 +105,8 @@ def _service(gateway: ApiGateway) -> Object:
 
 
 def _network_policy(gateway: ApiGateway, settings: OperatorSettings) -> Object:
-    peers = [{"podSelector": {"matchLabels": selector_labels(gateway, GATEWAY_COMPONENT)}}, operator_peer(settings)]
+    pods = {"podSelector": {"matchLabels": selector_labels(gateway, GATEWAY_COMPONENT)}}
+    peers = [pods, operator_peer(settings), *portal_peers(gateway)]
     return child(
         gateway,
         COMPONENT,

@@ -1,6 +1,6 @@
 """Port 9090 for the operator: what runs and waits here, told at once when a model must be woken, and how far its start is.
 
-GET  /load          one JSON object
+GET  /load          one JSON object; the portal may ask for it, too
 GET  /load?watch=1  one a line, for as long as the caller listens
 POST /loading       what the operator knows of models that are starting
 """
@@ -32,9 +32,11 @@ class LoadApi:
         dispatcher.on_wake = self._wake
 
     async def handle(self, request: WebRequest) -> WebResponse:
-        """With the bearer token of the configuration only."""
+        """With the bearer token of the configuration only, or the portal's, which reads."""
         table = self._reader.table
-        if table is None or not table.is_ours(request.headers.get("authorization", "")):
+        said = request.headers.get("authorization", "")
+        reads = request.method == "GET" and request.target == "/load"
+        if table is None or not (table.is_ours(said) or (reads and table.is_portal(said))):
             return WebResponse(401, b"the bearer token of the gateway's configuration is needed\n", TEXT)
         path, _, query = request.target.partition("?")
         if path == "/loading":

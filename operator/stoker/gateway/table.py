@@ -13,6 +13,7 @@ from stoker.gateway.bounds import NO_BOUNDS, Bounds, Scope, first_given
 from stoker.gateway.issuers import Introspection, Issuer, UserTokens
 from stoker.gateway.openai_errors import ApiProblem
 from stoker.gateway.routing import ROUTE_PREFIX, Route
+from stoker.portal_token import portal_token
 
 if TYPE_CHECKING:
     from stoker.gateway.tokens import Verifier
@@ -228,6 +229,11 @@ class Table:
     def is_ours(self, authorization: str) -> bool:
         """Whether a call comes from the operator or the usage process, who have the token of the configuration."""
         return bool(self.token) and hmac.compare_digest(authorization.encode(), f"Bearer {self.token}".encode())
+
+    def is_portal(self, authorization: str) -> bool:
+        """Whether a call comes from the portal, which may read the load."""
+        wanted = portal_token(self.token)
+        return bool(wanted) and hmac.compare_digest(authorization.encode(), f"Bearer {wanted}".encode())
 
     def visible(self, key: Key) -> list[tuple[str, Model]]:
         """Names the key may use, in alphabetical order."""

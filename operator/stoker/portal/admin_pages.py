@@ -1,65 +1,73 @@
-"""What administrators see: everybody's keys, and the models with their replicas over the last hour."""
+"""What administrators see: models with their replicas and load over the last hour, people with what they used, everybody's keys."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from aiohttp import web
 
-from stoker.portal.directory import HISTORY_SECONDS
-from stoker.portal.rendering import DIRECTORY, render, require_session
+from stoker.portal.charts import draw_hour
+from stoker.portal.rendering import DIRECTORY, LOAD, USAGE, render, require_session
+from stoker.portal.sessions import Session
+from stoker.portal.usage import UsageUnavailable, Used
 
-CHART_WIDTH, CHART_HEIGHT = 360, 48
+DAYS = 30
 
 
 @dataclass(frozen=True)
-class Chart:
-    """Replicas over time as a line for an SVG, and what it says in words."""
+class Person:
+    """Somebody who has keys, or used something."""
 
-    points: str
-    words: str
+    name: str
+    keys: int
+    used: Used
 
 
-async def show_admin(request: web.Request) -> web.StreamResponse:
-    """All keys by owner, all models by state."""
-    session, config = await require_session(request)
+async def require_admin(request: web.Request) -> Session:
+    """To others it is as if these pages were not there: what others have is not their business."""
+    session, _ = await require_session(request)
     if not session.admin:
-        # As if it were not there: what others have is not his business.
         raise web.HTTPNotFound
-    directory = request.app[DIRECTORY]
-    charts = {model.name: build_chart(model.name, directory.history) for model in config.models}
-    rows = sorted(await directory.rows(session), key=lambda row: (row.owner, row.name))
-    owners = len({row.owner for row in rows})
-    return await render(request, "admin.html", rows=rows, owners=owners, models=config.models, charts=charts)
+    return session
 
 
-def build_chart(
-    model: str, history: Iterable[tuple[float, dict[str, tuple[int, int]]]], now: float | None = None
-) -> Chart | None:
-    """Ready replicas over the last hour; None before there are two moments to draw a line between."""
-    now = time.time() if now is None else now
-    seen = [(at, counts[model][0]) for at, counts in history if model in counts and now - at <= HISTORY_SECONDS]
-    if len(seen) < 2:
-        return None
-    counts = [ready for _, ready in seen]
-    most = max(1, *counts)
-    points: list[str] = []
-    before: int | None = None
-    for at, ready in seen:
-        x = CHART_WIDTH * (1 - (now - at) / HISTORY_SECONDS)
-        # Steps, not slopes: there is no half replica.
-        if before is not None and before != ready:
-            points.append(_point(x, before, most))
-        points.append(_point(x, ready, most))
-        before = ready
-    words = f"{counts[-1]} ready now; between {min(counts)} and {max(counts)} over the last hour"
-    return Chart(" ".join(points), words)
+async def show_models(request: web.Request) -> web.StreamResponse:
+    """All models, how they are and how they were."""
+    await require_admin(request)
+    now, load = time.time(), request.app[LOAD]
+    models = request.app[DIRECTORY].models()
+    charts = {model.name: draw_hour(load.of(model.name, now), now) for model in models}
+    return await render(request, "admin_models.html", models=models, charts=charts)
 
 
-def _point(x: float, ready: int, most: int) -> str:
-    return f"{x:.1f},{(CHART_HEIGHT - 2) * (1 - ready / most) + 1:.1f}"
+async def show_people(request: web.Request) -> web.StreamResponse:
+    """Who has keys, and who used how much; those who used most come first."""
+    session = await require_admin(request)
+    keys = Counter(row.owner for row in await request.app[DIRECTORY].rows(session))
+    until = datetime.now(UTC).date()
+    problem, rows = "", []
+    try:
+        rows = await request.app[USAGE].read("user", until - timedelta(days=DAYS - 1), until, {})
+    except UsageUnavailable as error:
+        problem = str(error)
+    used = {row.user: row for row in rows}
+    people = [Person(name, keys[name], used.get(name, Used())) for name in {*keys, *used}]
+    people.sort(key=lambda person: (-person.used.tokens, person.name))
+    return await render(request, "admin_people.html", people=people, days=DAYS, problem=problem)
 
 
-ROUTES = [web.get("/portal/admin", show_admin)]
+async def show_keys(request: web.Request) -> web.StreamResponse:
+    """All keys, by owner."""
+    session = await require_admin(request)
+    rows = sorted(await request.app[DIRECTORY].rows(session), key=lambda row: (row.owner, row.name))
+    return await render(request, "admin_keys.html", rows=rows, owners=len({row.owner for row in rows}))
+
+
+ROUTES = [
+    web.get("/portal/admin", show_models),
+    web.get("/portal/admin/people", show_people),
+    web.get("/portal/admin/keys", show_keys),
+]

@@ -10,21 +10,28 @@ from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from stoker.cluster.errors import ApiError
-from stoker.portal import admin_pages, key_pages, sign_in
+from stoker.portal import admin_pages, key_pages, sign_in, tool_pages, usage_pages
+from stoker.portal.chat import Chat
 from stoker.portal.directory import Directory, Refused
+from stoker.portal.load import LoadHistory
 from stoker.portal.oidc import IdentityProvider, SignInRefused
 from stoker.portal.rendering import (
+    CHAT,
     DIRECTORY,
+    LOAD,
     PROVIDER,
     SESSION,
     SESSIONS,
     SETTINGS,
     TEMPLATES,
+    USAGE,
     local_time,
     render_problem,
+    short_number,
 )
 from stoker.portal.sessions import Sessions
 from stoker.portal.settings import Settings
+from stoker.portal.usage import UsageReader
 
 logger = logging.getLogger(__name__)
 
@@ -46,13 +53,22 @@ HEADERS = {
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def build_site(settings: Settings, directory: Directory, provider: IdentityProvider) -> web.Application:
+def build_site(
+    settings: Settings,
+    directory: Directory,
+    provider: IdentityProvider,
+    usage: UsageReader | None = None,
+    chat: Chat | None = None,
+) -> web.Application:
     """The application, without what runs beside it (see main)."""
     site = web.Application(middlewares=[protect, explain], client_max_size=LARGEST_FORM)
     site[SETTINGS] = settings
     site[DIRECTORY] = directory
     site[SESSIONS] = Sessions(settings.session_secret)
     site[PROVIDER] = provider
+    site[USAGE] = usage or UsageReader(settings.usage_url, settings.read_token)
+    site[LOAD] = LoadHistory()
+    site[CHAT] = chat or Chat()
     templates = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
@@ -60,9 +76,9 @@ def build_site(settings: Settings, directory: Directory, provider: IdentityProvi
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters["time"] = local_time
+    templates.filters.update(time=local_time, short=short_number, number="{:,}".format)
     site[TEMPLATES] = templates
-    site.add_routes([*sign_in.ROUTES, *key_pages.ROUTES, *admin_pages.ROUTES])
+    site.add_routes([*sign_in.ROUTES, *key_pages.ROUTES, *tool_pages.ROUTES, *usage_pages.ROUTES, *admin_pages.ROUTES])
     site.router.add_get("/healthz", healthz)
     site.router.add_get("/readyz", readyz)
     site.router.add_static(STATIC_PREFIX, HERE / "static")

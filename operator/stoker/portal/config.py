@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
+from stoker.desired.client_files import ClientModel
 from stoker.patterns import compile_patterns
 
 CONFIG_FIELD = "portal.json"
@@ -15,24 +18,51 @@ class _Part(BaseModel):
 
 
 class PortalModel(_Part):
-    """A model of the gateway."""
+    """A model of the gateway, how it is, and what client programs are told of it."""
 
     name: str
+    title: str = ""
     aliases: tuple[str, ...] = ()
+    cluster: str = ""
+    """As gateways call it in their load: namespace/name."""
     task: str = "Chat"
-    context_length: int | None = None
-    ready: bool = False
+    context: int = 0
+    answer: int = 0
+    tools: bool = False
+    parameters: int = 0
+    state: str = ""
+    """Ready, Asleep, Starting, Stopped or Failed."""
     reason: str = ""
     message: str = ""
     ready_replicas: int = 0
     replicas: int = 0
 
+    def for_clients(self) -> ClientModel:
+        """As the files for client programs are written of it."""
+        title = self.title or self.name
+        return ClientModel(self.name, title, self.task, self.context, self.answer, self.tools, self.parameters)
+
+
+class PortalLimits(_Part):
+    """How much somebody may ask for; None is without a limit."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent_requests: int | None = None
+    max_tokens_per_request: int | None = None
+
+
+NO_LIMITS = PortalLimits()
+
 
 class PortalRole(_Part):
-    """A role, and the models it may use."""
+    """A role: its models, what each of its keys may ask for, and who has it by his name or groups."""
 
     name: str
     models: tuple[str, ...] = ("*",)
+    limits: PortalLimits = NO_LIMITS
+    users: frozenset[str] = frozenset()
+    groups: frozenset[str] = frozenset()
 
 
 class PortalOidc(_Part):
@@ -43,21 +73,25 @@ class PortalOidc(_Part):
     scopes: tuple[str, ...] = ("openid", "profile", "email")
     user_claim: str = "email"
     roles_claim: str = "roles"
+    groups_claim: str = "groups"
     role_map: dict[str, str] = {}
-    default_role: str | None = None
 
 
 class PortalConfig(_Part):
     """The whole document."""
 
     url: str | None = None
-    """Base URL for OpenAI clients, ending in /v1."""
+    """Base URL for OpenAI clients, ending in /v1; None: that by which a browser came in."""
     public_url: str | None = None
     """Where browsers reach the portal, without a path; None: wherever they came in."""
     roles: tuple[PortalRole, ...] = ()
     models: tuple[PortalModel, ...] = ()
     oidc: PortalOidc | None = None
+    user_limits: PortalLimits = NO_LIMITS
+    """Of all keys of a person together."""
     web_ui_url: str | None = None
+    chat_address: str | None = None
+    """Where the web chat tells whose session one is; None where people do not sign in by it."""
     max_keys_per_user: int = 10
     max_key_days: int | None = None
     session_seconds: int = 28800
@@ -65,6 +99,11 @@ class PortalConfig(_Part):
     def role(self, name: str) -> PortalRole | None:
         """The role of this name."""
         return next((role for role in self.roles if role.name == name), None)
+
+    def role_of(self, user: str, groups: Iterable[str]) -> PortalRole | None:
+        """The first role that names somebody, or a group of his: as at the API."""
+        have = frozenset(groups)
+        return next((role for role in self.roles if user in role.users or role.groups & have), None)
 
     def visible_models(self, patterns: tuple[str, ...]) -> tuple[PortalModel, ...]:
         """Models of which a name fits one of the patterns."""

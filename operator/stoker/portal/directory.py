@@ -6,14 +6,11 @@ only its hash is kept.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import logging
 import re
 import secrets
-import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -33,16 +30,15 @@ from stoker.api.names import (
 from stoker.cluster.client import KubeClient
 from stoker.cluster.resource_types import API_KEYS, CONFIG_MAPS, Object
 from stoker.desired.api_key import KEY_BYTES, build_key, hash_key, is_active, key_prefix, live_key_hashes
-from stoker.portal.config import CONFIG_FIELD, PortalConfig
+from stoker.portal.config import CONFIG_FIELD, PortalConfig, PortalModel
 from stoker.portal.sessions import Session
 from stoker.portal.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 ADMIN_ROLE = "admin"
-HISTORY_SECONDS = 3600
-HISTORY_STEP_SECONDS = 30
 LONGEST_TITLE = 64
+LONGEST_DAYS = 3650
 
 
 class Refused(Exception):
@@ -66,6 +62,12 @@ class KeyRow:
     message: str
     secret: str
     """Secret with the key; empty for keys of which only the hash is kept."""
+    made_here: bool
+    own_to_gateway: bool
+    """It comes and goes with the ApiGateway."""
+    last_used_at: datetime | None
+    requests: int
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,6 @@ class Directory:
         self._settings = settings
         self.config: PortalConfig | None = None
         """None until the operator has told."""
-        self.history: deque[tuple[float, dict[str, tuple[int, int]]]] = deque(
-            maxlen=HISTORY_SECONDS // HISTORY_STEP_SECONDS
-        )
-        """Ready and wanted replicas of each model over the last hour, oldest first."""
 
     async def follow(self) -> None:
         """Keep the configuration true, for ever."""
@@ -97,13 +95,9 @@ class Directory:
             for item in found if event.type != "DELETED" else ():
                 self._take(item)
 
-    async def note_history(self) -> None:
-        """Remember the replicas every half minute, for ever."""
-        while True:
-            if self.config is not None:
-                counts = {model.name: (model.ready_replicas, model.replicas) for model in self.config.models}
-                self.history.append((time.time(), counts))
-            await asyncio.sleep(HISTORY_STEP_SECONDS)
+    def models(self) -> tuple[PortalModel, ...]:
+        """All of the gateway; none before the operator has told."""
+        return self.config.models if self.config is not None else ()
 
     def _take(self, item: Object) -> None:
         try:
@@ -140,13 +134,8 @@ class Directory:
         config = self._configured()
         if not session.may_make_keys:
             raise Refused("You are signed in with an API key, and only people may make keys: sign in as yourself.")
-        title = " ".join(title.split())
-        if not title or len(title) > LONGEST_TITLE or not title.isprintable():
-            raise Refused(f"Give the key a name of 1 to {LONGEST_TITLE} characters, such as “opencode on my laptop”.")
-        if config.max_key_days is not None and (days is None or days > config.max_key_days):
-            raise Refused(f"Keys made here last {config.max_key_days} days at most; choose a shorter time.")
-        if days is not None and days < 1:
-            raise Refused("A key must last a day at least.")
+        title = check_title(title)
+        check_days(days, config.max_key_days)
         own = [
             key for key in await self.keys() if key.spec.owner == session.user and PORTAL_LABEL in key.metadata.labels
         ]
@@ -165,7 +154,7 @@ class Directory:
             "sha256": hash_key(key),
         }
         if days is not None:
-            spec["expiresAt"] = (datetime.now(UTC) + timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+            spec["expiresAt"] = _end(days)
         annotations = {TITLE_ANNOTATION: title, KEY_PREFIX_ANNOTATION: key_prefix(key)}
         metadata = {
             "name": name,
@@ -193,11 +182,26 @@ class Directory:
                 "uid": found.metadata.uid,
                 "annotations": {KEY_PREFIX_ANNOTATION: key_prefix(key)},
             },
-            "spec": {"sha256": hash_key(key)},
+            "spec": {"sha256": hash_key(key), **_role_now(session, found)},
         }
         await self._client.merge(API_KEYS, self._settings.namespace, name, patch)
         logger.info("key %s was rotated by %s", name, session.user)
         return NewKey(name, key)
+
+    async def change_key(self, session: Session, name: str, title: str, days: int | None, *, keep_end: bool) -> None:
+        """Another name, and another end counted from now (None: never) where it is not to stay."""
+        found = await self._own(session, name)
+        if PORTAL_LABEL not in found.metadata.labels:
+            raise Refused(
+                f"Key {name} was not made here: change it where it is kept, for instance with kubectl edit apikey."
+            )
+        metadata: Object = {"uid": found.metadata.uid, "annotations": {TITLE_ANNOTATION: check_title(title)}}
+        patch: Object = {"metadata": metadata, "spec": _role_now(session, found)}
+        if not keep_end:
+            check_days(days, self._configured().max_key_days)
+            patch["spec"]["expiresAt"] = None if days is None else _end(days)
+        await self._client.merge(API_KEYS, self._settings.namespace, name, patch)
+        logger.info("key %s was changed by %s", name, session.user)
 
     async def revoke_key(self, session: Session, name: str) -> None:
         """Delete it; the gateway refuses it within seconds."""
@@ -233,6 +237,11 @@ class Directory:
             state=ready.reason if ready else "Pending",
             message=ready.message if ready else "The operator has not seen it yet.",
             secret=key.status.secret_ref.name if key.status.secret_ref else "",
+            own_to_gateway=MANAGED_BY in key.metadata.labels,
+            made_here=PORTAL_LABEL in key.metadata.labels,
+            last_used_at=key.status.last_used_time,
+            requests=key.status.usage.requests if key.status.usage else 0,
+            tokens=key.status.usage.prompt_tokens + key.status.usage.completion_tokens if key.status.usage else 0,
         )
 
     def _configured(self) -> PortalConfig:
@@ -244,6 +253,33 @@ class Directory:
 def digest_of(key: str) -> str:
     """SHA-256 of a key, in hex."""
     return hashlib.sha256(key.strip().encode()).hexdigest()
+
+
+def check_title(title: str) -> str:
+    """The name that somebody gives a key, with single blanks."""
+    title = " ".join(title.split())
+    if not title or len(title) > LONGEST_TITLE or not title.isprintable():
+        raise Refused(f"Give the key a name of 1 to {LONGEST_TITLE} characters, such as “opencode on my laptop”.")
+    return title
+
+
+def check_days(days: int | None, most: int | None) -> None:
+    """How long a key may last from now on; None is for ever."""
+    if most is not None and (days is None or days > most):
+        raise Refused(f"Keys made here last {most} days at most; choose a shorter time.")
+    if days is not None and not 1 <= days <= LONGEST_DAYS:
+        raise Refused(f"A key must last a day at least, and {LONGEST_DAYS} at most, or until it is revoked.")
+
+
+def _role_now(session: Session, key: ApiKey) -> Object:
+    """Whoever takes his key in hand gets what his role is now, and not what it was when he made it."""
+    mine = key.spec.owner == session.user and PORTAL_LABEL in key.metadata.labels
+    return {"role": session.role} if mine else {}
+
+
+def _end(days: int) -> str:
+    """So many days from now, as Kubernetes writes times."""
+    return (datetime.now(UTC) + timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 _NAME = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"

@@ -14,7 +14,9 @@ from aiohttp import web
 from stoker.cluster.client import KubeClient
 from stoker.portal.application import build_site
 from stoker.portal.directory import Directory
+from stoker.portal.load import Gateways, follow_load
 from stoker.portal.oidc import IdentityProvider
+from stoker.portal.rendering import LOAD
 from stoker.portal.settings import NotConfigured, Settings
 
 logger = logging.getLogger(__name__)
@@ -29,7 +31,11 @@ async def build(settings: Settings) -> web.Application:
     site = build_site(settings, directory, IdentityProvider(settings.oidc_client_secret))
 
     async def beside(_: web.Application) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(directory.follow()), asyncio.create_task(directory.note_history())]
+        gateways = Gateways(settings.gateway_pods, settings.read_token)
+        tasks = [
+            asyncio.create_task(directory.follow()),
+            asyncio.create_task(follow_load(site[LOAD], gateways, directory.models)),
+        ]
         yield
         for task in tasks:
             task.cancel()

@@ -71,6 +71,17 @@ class IdentityProvider:
         join = "&" if urlsplit(url).query else "?"
         return f"{url}{join}{urlencode(query)}", {"state": state, "verifier": verifier, "nonce": nonce}
 
+    async def sign_out_address(self, oidc: PortalOidc) -> str | None:
+        """Where people end their session with the provider (OpenID Connect RP-Initiated Logout); None where it has no such place.
+
+        Without an address to come back to: one that is not registered there would be an error instead of an end.
+        """
+        try:
+            url = _endpoint(await self._discover(oidc), "end_session_endpoint")
+        except SignInRefused:
+            return None
+        return f"{url}{'&' if urlsplit(url).query else '?'}{urlencode({'client_id': oidc.client_id})}"
+
     async def finish(
         self,
         oidc: PortalOidc,
@@ -169,19 +180,20 @@ class IdentityProvider:
 
 
 def judge(oidc: PortalOidc, config: PortalConfig, claims: Mapping[str, Any]) -> Person:
-    """The role of somebody by his claims: the first in the map that he has, as at the API; else the default role."""
+    """The role of somebody by his claims, as at the API: the first in the map that he has, else the one that names him or a group of his."""
     user = _text(claims, oidc.user_claim) or _text(claims, "sub")
     if not user:
         raise SignInRefused(f"The ID token has neither {oidc.user_claim} nor sub.")
     if oidc.user_claim == "email" and claims.get("email_verified") is False:
         raise SignInRefused(f"The identity provider has not verified the address {user}.")
     values = texts_of(claim(claims, oidc.roles_claim))
-    role = next((role for value, role in oidc.role_map.items() if value in values), oidc.default_role)
-    if role is None or config.role(role) is None:
+    mapped = next((role for value, role in oidc.role_map.items() if value in values), "")
+    role = config.role(mapped) if mapped else config.role_of(user, texts_of(claim(claims, oidc.groups_claim)))
+    if role is None:
         raise SignInRefused(
             f"{user} has no role here: ask an administrator to give you one of the roles that the gateway knows."
         )
-    return Person(user, role)
+    return Person(user, role.name)
 
 
 def _endpoint(document: Mapping[str, Any], name: str) -> str:

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
 from jinja2 import Environment
 
+from stoker.api import ApiKey
+from stoker.desired.client_files import write_files
+from stoker.portal.chat import Chat
 from stoker.portal.config import PortalConfig, PortalModel
 from stoker.portal.directory import Directory, Refused
+from stoker.portal.load import LoadHistory
 from stoker.portal.oidc import IdentityProvider
 from stoker.portal.sessions import Session, Sessions, is_own_form
 from stoker.portal.settings import Settings
+from stoker.portal.usage import UsageReader
 
 SETTINGS = web.AppKey("settings", Settings)
 DIRECTORY = web.AppKey("directory", Directory)
 SESSIONS = web.AppKey("sessions", Sessions)
 PROVIDER = web.AppKey("provider", IdentityProvider)
 TEMPLATES = web.AppKey("templates", Environment)
+CHAT = web.AppKey("chat", Chat)
+USAGE = web.AppKey("usage", UsageReader)
+LOAD = web.AppKey("load", LoadHistory)
 
 SESSION = web.RequestKey("session", object)
-_KEY_MODELS = web.RequestKey("models of the key", tuple)
+KEY = web.RequestKey("key", ApiKey)
+"""By which somebody is signed in; absent where he came by another way."""
 
 
 def is_secure(request: web.Request) -> bool:
@@ -37,6 +47,11 @@ def own_address(request: web.Request) -> str:
     if config and config.public_url:
         return config.public_url.rstrip("/")
     return f"{'https' if is_secure(request) else 'http'}://{request.host}"
+
+
+def base_url(request: web.Request, config: PortalConfig) -> str:
+    """For OpenAI clients."""
+    return config.url or f"{own_address(request)}/v1"
 
 
 async def session_of(request: web.Request) -> Session | None:
@@ -56,8 +71,11 @@ async def _read(request: web.Request) -> Session | None:
         key = await directory.key_of(session.key_digest)
         if key is None or directory.role_of(key) != session.role:
             return None
-        request[_KEY_MODELS] = tuple(key.spec.models)
+        request[KEY] = key
         return session
+    if session.how == "chat":
+        person = await request.app[CHAT].person(directory.config, request.cookies)
+        return session if person is not None and (person.user, person.role) == (session.user, session.role) else None
     return session if directory.config.role(session.role) is not None else None
 
 
@@ -73,8 +91,14 @@ def visible_models(request: web.Request, session: Session, config: PortalConfig)
     """Models that somebody may use: those of his role, and of the key, where he came with one."""
     role = config.role(session.role)
     by_role = config.visible_models(role.models if role else ("*",) if session.key_digest else ())
-    by_key = config.visible_models(request.get(_KEY_MODELS, ("*",)))
+    by_key = config.visible_models(tuple(request[KEY].spec.models) if KEY in request else ("*",))
     return tuple(model for model in by_role if model in by_key)
+
+
+def build_files(request: web.Request, config: PortalConfig, models: Sequence[PortalModel]) -> dict[str, str]:
+    """Settings of client programs for some models: what the ConfigMap of the gateway has for all of them."""
+    clients = [model.for_clients() for model in models]
+    return write_files(request.app[SETTINGS].gateway, clients, base_url(request, config))
 
 
 async def require_form(request: web.Request) -> tuple[Session, PortalConfig, Any]:
@@ -106,6 +130,16 @@ async def render(request: web.Request, template: str, *, status: int = 200, **va
 async def render_problem(request: web.Request, status: int, title: str, message: str) -> web.Response:
     """A page that says what went wrong and what to do."""
     return await render(request, "problem.html", status=status, title=title, message=message)
+
+
+def short_number(number: int) -> str:
+    """With three digits at most, as people say numbers: 950, 1.2k, 34k, 5.6M."""
+    for size, unit in ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            # Cut off, not rounded: 999,999 is not yet a million.
+            tenths = number * 10 // size
+            return f"{tenths // 10}.{tenths % 10}{unit}" if tenths < 100 and tenths % 10 else f"{tenths // 10}{unit}"
+    return str(number)
 
 
 def local_time(moment: datetime | None) -> str:

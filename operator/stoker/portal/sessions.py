@@ -25,7 +25,7 @@ PLAIN_COOKIE = "stoker"
 STATE_COOKIE = "stoker-sign-in"
 STATE_SECONDS = 600
 
-How = Literal["key", "oidc"]
+How = Literal["key", "oidc", "chat"]
 
 
 @dataclass(frozen=True)

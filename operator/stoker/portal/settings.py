@@ -23,6 +23,12 @@ class Settings:
     session_secret: str = field(repr=False)
     """Signs session cookies; whoever has it can sign in as anybody."""
     oidc_client_secret: str = field(default="", repr=False)
+    read_token: str = field(default="", repr=False)
+    """Opens the gateway's usage and load, for reading."""
+    usage_url: str = ""
+    """Of the gateway's usage process; empty where none is kept."""
+    gateway_pods: str = ""
+    """host:port, whose addresses are the gateway's pods; empty where the load is nobody's business."""
     port: int = 8080
 
     @classmethod
@@ -43,6 +49,9 @@ class Settings:
             gateway=gateway,
             session_secret=secret,
             oidc_client_secret=_read(folder / "oidc" / "clientSecret"),
+            read_token=_read(folder / "session" / "readToken"),
+            usage_url=environment.get("STOKER_PORTAL_USAGE_URL", ""),
+            gateway_pods=environment.get("STOKER_PORTAL_GATEWAY_PODS", ""),
             port=int(environment.get("STOKER_PORTAL_PORT", cls.port)),
         )
 

@@ -1,6 +1,6 @@
 """The HTTP port of the usage process: the gateway asks for callers, the operator for keys, kubelet and Prometheus for health.
 
-All but the probes need the gateway's bearer token. Whose usage is told, the gateway says in headers: x-stoker-caller, x-stoker-key,
+All but the probes need the gateway's bearer token; for usage the portal's does, too, which shows people theirs. Whose usage is told, the gateway says in headers: x-stoker-caller, x-stoker-key,
 or neither for everybody's.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from aiohttp import web
 
 from stoker.gateway.openai_errors import SERVER_ERROR, ApiProblem
+from stoker.portal_token import portal_token
 from stoker.usage.collect import Collector, Thread, today
 from stoker.usage.query import COLUMNS, MOST_ROWS, BadQuery, as_csv, as_json, parse_query
 from stoker.usage.store import StoreUnavailable
@@ -70,7 +71,7 @@ class Server:
         return web.Response(text="\n".join(lines) + "\n")
 
     async def _usage(self, request: web.Request) -> web.Response:
-        if not self._may_ask(request):
+        if not (self._may_ask(request) or _is(request, portal_token(self._token()))):
             return web.Response(status=401, text="the gateway's bearer token is needed\n")
         said = request.headers
         try:
@@ -103,9 +104,12 @@ class Server:
             return _problem(STORE_AWAY)
 
     def _may_ask(self, request: web.Request) -> bool:
-        wanted = self._token()
-        sent = request.headers.get("authorization", "")
-        return bool(wanted) and hmac.compare_digest(sent.encode(), f"Bearer {wanted}".encode())
+        return _is(request, self._token())
+
+
+def _is(request: web.Request, wanted: str) -> bool:
+    sent = request.headers.get("authorization", "")
+    return bool(wanted) and hmac.compare_digest(sent.encode(), f"Bearer {wanted}".encode())
 
 
 def _problem(problem: ApiProblem) -> web.Response:

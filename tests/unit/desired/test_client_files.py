@@ -121,9 +121,11 @@ def test_continue_gets_roles_capabilities_and_a_key_from_the_environment(files, 
 
 def test_the_scripts_name_the_first_model_and_hold_no_key(files, published) -> None:
     made = files(published("qwen3:8b"))
-    ast.parse(made["langchain.py"])
-    assert f'base_url="{ADDRESS}"' in made["langchain.py"]
-    assert 'model="qwen3:8b"' in made["langchain.py"]
+    for script in ("langchain.py", "python.py"):
+        ast.parse(made[script])
+        assert f'base_url="{ADDRESS}"' in made[script]
+        assert 'model="qwen3:8b"' in made[script]
+        assert f'os.environ["{KEY_VARIABLE}"]' in made[script]
     words = shlex.split(made["curl.sh"].partition("\n")[2].replace("\\\n", ""))
     assert f"{ADDRESS}/chat/completions" in words
     assert f"Authorization: Bearer ${KEY_VARIABLE}" in words
@@ -135,3 +137,4 @@ def test_a_gateway_without_models_has_files_that_can_be_read(files) -> None:
     assert json.loads(made["opencode.json"])["provider"]["gateway"]["models"] == {}
     assert yaml.safe_load(made["continue.yaml"])["models"] == []
     ast.parse(made["langchain.py"])
+    ast.parse(made["python.py"])

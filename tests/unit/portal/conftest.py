@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from html import unescape
 from typing import Any
 
+import httpx
 import pytest
 from aiohttp import ClientResponse, CookieJar, web
 from aiohttp.test_utils import TestClient, TestServer
@@ -18,28 +19,36 @@ from aiohttp.test_utils import TestClient, TestServer
 from stoker.cluster.client import KubeClient
 from stoker.cluster.connection import Connection
 from stoker.portal.application import build_site
+from stoker.portal.chat import Chat
 from stoker.portal.config import PortalConfig
 from stoker.portal.directory import Directory
 from stoker.portal.oidc import IdentityProvider
 from stoker.portal.settings import Settings
+from stoker.portal.usage import UsageReader
 
 ADMIN_KEY = "sk-stoker-admin"
 BOB_KEY = "sk-stoker-bob"
 
 CONFIG: dict[str, Any] = {
     "url": "http://ai.example.com/v1",
-    "roles": [{"name": "admin", "models": ["*"]}, {"name": "user", "models": ["qwen*", "llama"]}],
+    "roles": [
+        {"name": "admin", "models": ["*"]},
+        {"name": "user", "models": ["qwen*", "llama"], "limits": {"requestsPerMinute": 60}},
+    ],
     "models": [
         {
             "name": "qwen3",
-            "ready": True,
+            "cluster": "team-a/qwen3",
+            "state": "Ready",
             "reason": "Serving",
-            "contextLength": 32768,
+            "context": 32768,
+            "answer": 8192,
+            "tools": True,
             "readyReplicas": 1,
             "replicas": 1,
         },
-        {"name": "llama", "reason": "Downloading"},
-        {"name": "secret-model", "ready": True, "reason": "Serving"},
+        {"name": "llama", "state": "Starting", "reason": "Downloading"},
+        {"name": "secret-model", "state": "Ready", "reason": "Serving"},
     ],
     "maxKeysPerUser": 3,
 }
@@ -97,8 +106,19 @@ class FakeApiServer:
             return web.json_response(self.keys.pop(name))
         if request.method == "PATCH":
             patch = await request.json()
-            self.keys[name]["spec"] |= patch["spec"]
+            assert patch["metadata"].pop("uid") == self.keys[name]["metadata"]["uid"]
+            for part, values in (("spec", patch["spec"]), ("metadata", patch["metadata"])):
+                self.keys[name][part] = merged(self.keys[name][part], values)
         return web.json_response(self.keys[name])
+
+
+def merged(old: Any, new: Any) -> Any:
+    """A JSON merge patch (RFC 7386)."""
+    if not isinstance(new, dict):
+        return new
+    kept = old if isinstance(old, dict) else {}
+    changed = {name: merged(kept.get(name), value) for name, value in new.items() if value is not None}
+    return {name: value for name, value in {**kept, **changed}.items() if new.get(name, value) is not None}
 
 
 class Browser:
@@ -147,6 +167,57 @@ class Browser:
         return dict(json.loads(base64.urlsafe_b64decode(payload + "==")))
 
 
+class FakeUsage:
+    """The usage process: tells what it was asked, and the rows it was given."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, str]] = []
+        self.rows: dict[str, list[dict[str, Any]]] = {}
+        self.status = 200
+
+    def transport(self) -> httpx.MockTransport:
+        return httpx.MockTransport(self._answer)
+
+    def add(self, by: str, value: str, prompt: int, completion: int, **more: Any) -> None:
+        row = {by: value, "requests": 1, "failed_requests": 0, "prompt_tokens": prompt, "completion_tokens": completion, "estimated_requests": 0}  # fmt: skip
+        self.rows.setdefault(by, []).append({**row, **more})
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        assert request.headers["authorization"] == "Bearer read-token"
+        asked = dict(request.url.params)
+        self.asked.append(asked)
+        return httpx.Response(self.status, json={"data": self.rows.get(asked["by"], [])})
+
+
+class FakeChat:
+    """Open WebUI, as far as it tells whose session one is."""
+
+    def __init__(self) -> None:
+        self.people: dict[str, tuple[str, str]] = {}
+        self.asked = 0
+
+    def transport(self) -> httpx.MockTransport:
+        return httpx.MockTransport(self._answer)
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        assert str(request.url) == "http://gateway-webui.team-a.svc/api/v1/auths/"
+        self.asked += 1
+        found = self.people.get(request.headers["authorization"].removeprefix("Bearer "))
+        if found is None:
+            return httpx.Response(401, json={"detail": "401 Unauthorized"})
+        return httpx.Response(200, json={"email": found[0], "role": found[1]})
+
+
+@pytest.fixture
+def usage() -> FakeUsage:
+    return FakeUsage()
+
+
+@pytest.fixture
+def chat() -> FakeChat:
+    return FakeChat()
+
+
 @pytest.fixture
 def settings() -> Settings:
     return Settings("team-a", "gateway", session_secret="s" * 64, oidc_client_secret="client-secret")
@@ -172,9 +243,17 @@ def provider(settings: Settings) -> IdentityProvider:
 
 
 @pytest.fixture
-async def browsers(directory: Directory, settings: Settings, provider: IdentityProvider) -> AsyncIterator[Any]:
+def site(
+    directory: Directory, settings: Settings, provider: IdentityProvider, usage: FakeUsage, chat: FakeChat
+) -> web.Application:
+    reader = UsageReader("http://gateway-usage.team-a.svc:8090", "read-token", usage.transport())
+    return build_site(settings, directory, provider, reader, Chat(chat.transport()))
+
+
+@pytest.fixture
+async def browsers(site: web.Application) -> AsyncIterator[Any]:
     opened: list[TestClient[web.Request, web.Application]] = []
-    async with TestServer(build_site(settings, directory, provider)) as server:
+    async with TestServer(site) as server:
 
         def open_one() -> Browser:
             client = TestClient(server, cookie_jar=CookieJar(unsafe=True))

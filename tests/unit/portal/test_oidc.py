@@ -42,6 +42,8 @@ class FakeIdentityProvider:
         self.token_request: dict[str, list[str]] = {}
         self.nonce = ""
         self.challenge = ""
+        self.more: dict[str, str] = {}
+        """Of the discovery document."""
 
     def transport(self) -> httpx.MockTransport:
         return httpx.MockTransport(self._answer)
@@ -50,7 +52,7 @@ class FakeIdentityProvider:
         path = request.url.path
         if path.endswith("/.well-known/openid-configuration"):
             base = ISSUER + "/protocol"
-            document = {"issuer": self.issuer, "authorization_endpoint": base + "/auth", "token_endpoint": base + "/token", "jwks_uri": base + "/certs"}  # fmt: skip
+            document = {"issuer": self.issuer, "authorization_endpoint": base + "/auth", "token_endpoint": base + "/token", "jwks_uri": base + "/certs", **self.more}  # fmt: skip
             return httpx.Response(200, json=document)
         if path.endswith("/certs"):
             return httpx.Response(200, json=KeySet([self.key]).as_dict(private=False))
@@ -116,7 +118,8 @@ async def sign_in(browser: Browser, idp: FakeIdentityProvider, **query: str) -> 
 async def test_a_user_comes_back_signed_in(browser: Browser, idp: FakeIdentityProvider) -> None:
     assert await sign_in(browser, idp) == 303
     await browser.get("/keys")
-    assert "alice@example.com (user)" in browser.text
+    assert "alice@example.com" in browser.text
+    assert ">user<" in browser.text
     await browser.post("/portal/keys", title="laptop", days="")
     assert browser.new_key.startswith("sk-stoker-")
 
@@ -236,10 +239,36 @@ def test_claims_of_the_usual_products_give_a_role(product: str) -> None:
     assert (person.user, person.role) == ("a@example.com", "admin")
 
 
-def test_without_a_default_role_nobody_slips_in() -> None:
-    config, claims = PortalConfig.model_validate(CONFIG), {"sub": "x", "email": "x@example.com"}
+async def test_signing_out_ends_here_where_the_provider_has_no_end(browser: Browser, idp: FakeIdentityProvider) -> None:
+    await sign_in(browser, idp)
+    await browser.get("/keys")
+    assert (await browser.post("/portal/sign-out")).headers["Location"] == "/"
+    assert (await browser.get("/keys")).status == 303
+
+
+async def test_signing_out_leads_to_the_end_of_the_session_at_the_provider_where_it_has_one(
+    browser: Browser, idp: FakeIdentityProvider
+) -> None:
+    idp.more = {"end_session_endpoint": ISSUER + "/logout?x=1"}
+    await sign_in(browser, idp)
+    await browser.get("/keys")
+    answer = await browser.post("/portal/sign-out")
+    assert answer.status == 200
+    assert f'href="{ISSUER}/logout?x=1&client_id=stoker"' in browser.text
+    assert "Sign out</button>" not in browser.text
+    assert (await browser.get("/keys")).status == 303
+
+
+def test_whom_neither_the_map_nor_a_role_names_is_refused() -> None:
+    roles = [{"name": "user"}, {"name": "team", "groups": ["dev"], "users": ["y@example.com"]}]
+    config = PortalConfig.model_validate({**CONFIG, "roles": roles})
+    oidc = PortalOidc(issuer="https://x", client_id="c", role_map={"ai-users": "user", "gone": "gone"})
+    stranger = {"sub": "x", "email": "x@example.com"}
     with pytest.raises(SignInRefused, match="no role here"):
-        judge(PortalOidc(issuer="https://x", client_id="c"), config, claims)
-    assert judge(PortalOidc(issuer="https://x", client_id="c", default_role="user"), config, claims).role == "user"
+        judge(oidc, config, stranger)
     with pytest.raises(SignInRefused, match="no role here"):
-        judge(PortalOidc(issuer="https://x", client_id="c", default_role="gone"), config, claims)
+        judge(oidc, config, {**stranger, "roles": ["gone"]})
+    # As at the API: what the map says comes before what a role says of its subjects.
+    assert judge(oidc, config, {**stranger, "groups": ["dev"]}).role == "team"
+    assert judge(oidc, config, {**stranger, "email": "y@example.com"}).role == "team"
+    assert judge(oidc, config, {**stranger, "groups": ["dev"], "roles": ["ai-users"]}).role == "user"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from typing import Any
 
 import pytest
 from unit.portal.conftest import ADMIN_KEY, BOB_KEY, CONFIG, Browser, FakeApiServer, sha256
 
-from stoker.portal.admin_pages import build_chart
 from stoker.portal.config import PortalConfig
 from stoker.portal.directory import Directory, digest_of
 from stoker.portal.sessions import Sessions
@@ -35,12 +36,21 @@ async def test_every_answer_is_protected_and_private(browser: Browser) -> None:
 
 async def test_pages_hold_nothing_that_their_policy_forbids(browser: Browser) -> None:
     await browser.sign_in(ADMIN_KEY)
-    for path in ("/", "/keys", "/portal/admin"):
+    for path in (
+        "/",
+        "/keys",
+        "/portal/tools",
+        "/portal/usage",
+        "/portal/admin",
+        "/portal/admin/people",
+        "/portal/admin/keys",
+    ):
         await browser.get(path)
         assert "style=" not in browser.text
         assert "<script>" not in browser.text
         assert "onclick" not in browser.text
-        assert "https://" not in browser.text
+        # Addresses are words to copy; nothing is loaded from elsewhere, and no link leads there.
+        assert not re.search(r'(?:src|href|action)="(?![/#])', browser.text)
 
 
 async def test_a_key_signs_in_and_shows_what_it_opens(browser: Browser) -> None:
@@ -101,6 +111,71 @@ async def test_a_rotated_key_is_another_one_under_the_same_name(browser: Browser
     await browser.post(f"/portal/keys/{name}/rotate")
     assert browser.new_key != first
     assert api.keys[name]["spec"]["sha256"] == sha256(browser.new_key)
+
+
+async def test_a_key_gets_another_name_and_another_end(browser: Browser, api: FakeApiServer) -> None:
+    await browser.sign_in(ADMIN_KEY)
+    await browser.post("/portal/keys", title="ci", days="30")
+    (name,) = [name for name in api.keys if name.startswith("ci-")]
+    before = dict(api.keys[name]["spec"])
+    await browser.get(f"/portal/keys/{name}")
+    assert (await browser.post(f"/portal/keys/{name}/change", title="ci of team b", days="keep")).status == 303
+    assert api.keys[name]["spec"] == before
+    await browser.get("/keys")
+    assert "ci of team b" in browser.text
+    await browser.post(f"/portal/keys/{name}/change", title="ci", days="365")
+    assert api.keys[name]["spec"]["expiresAt"] > before["expiresAt"]
+    await browser.get("/keys")
+    await browser.post(f"/portal/keys/{name}/change", title="ci", days="")
+    assert "expiresAt" not in api.keys[name]["spec"]
+    assert api.keys[name]["spec"]["sha256"] == before["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"title": "", "days": "keep"}, "Give the key a name"),
+        ({"title": "a", "days": "61"}, "60 days at most"),
+        ({"title": "a", "days": ""}, "60 days at most"),
+        ({"title": "a", "days": "0"}, "a day at least"),
+        ({"title": "a", "days": "99999999999"}, "one of the times"),
+    ],
+)
+async def test_a_change_is_bounded_like_a_new_key(
+    browser: Browser, api: FakeApiServer, directory: Directory, fields: dict[str, str], says: str
+) -> None:
+    directory.config = PortalConfig.model_validate({**CONFIG, "maxKeyDays": 60})
+    await browser.sign_in(ADMIN_KEY)
+    await browser.post("/portal/keys", title="ci", days="30")
+    (name,) = [name for name in api.keys if name.startswith("ci-")]
+    before = json.dumps(api.keys[name])
+    assert (await browser.post(f"/portal/keys/{name}/change", **fields)).status == 400
+    assert says in browser.text
+    assert json.dumps(api.keys[name]) == before
+
+
+async def test_a_key_that_was_written_elsewhere_is_not_changed_here(
+    browser: Browser, api: FakeApiServer, settings: Any
+) -> None:
+    api.add("from-git", owner="dave@example.com", role="user", sha256="5" * 64)
+    sign_in_as(browser, settings, "dave@example.com")
+    await browser.get("/keys")
+    assert (await browser.post("/portal/keys/from-git/change", title="mine", days="")).status == 400
+    assert "was not made here" in browser.text
+
+
+async def test_who_has_another_role_now_gets_it_for_a_key_that_he_rotates(
+    browser: Browser, api: FakeApiServer, settings: Any
+) -> None:
+    sign_in_as(browser, settings, "dave@example.com", role="admin")
+    await browser.get("/keys")
+    await browser.post("/portal/keys", title="ci", days="")
+    (name,) = [name for name in api.keys if name.startswith("ci-")]
+    sign_in_as(browser, settings, "dave@example.com", role="user")
+    await browser.get("/keys")
+    assert "role admin, which is not yours now" in browser.text
+    await browser.post(f"/portal/keys/{name}/rotate")
+    assert api.keys[name]["spec"]["role"] == "user"
 
 
 async def test_a_key_is_revoked_only_after_it_was_asked_again(browser: Browser, api: FakeApiServer) -> None:
@@ -176,7 +251,7 @@ async def test_names_are_text_whatever_they_hold(browser: Browser, api: FakeApiS
     attack = "<script>alert(1)</script>"
     api.add("evil", owner=attack, role="user", models=[attack], sha256="1" * 64)
     await browser.sign_in(ADMIN_KEY)
-    answer = await browser._client.get("/portal/admin")
+    answer = await browser._client.get("/portal/admin/keys")
     raw = await answer.text()
     assert attack not in raw
     assert "&lt;script&gt;alert(1)" in raw
@@ -185,10 +260,11 @@ async def test_names_are_text_whatever_they_hold(browser: Browser, api: FakeApiS
 async def test_only_administrators_see_everybody_s_keys(browsers: Any, api: FakeApiServer, settings: Any) -> None:
     admin, bob = browsers(), browsers()
     await admin.sign_in(ADMIN_KEY)
-    await admin.get("/portal/admin")
+    await admin.get("/portal/admin/keys")
     assert "bob@example.com" in admin.text
     await bob.sign_in(BOB_KEY)
-    assert (await bob.get("/portal/admin")).status == 404
+    for path in ("/portal/admin", "/portal/admin/people", "/portal/admin/keys"):
+        assert (await bob.get(path)).status == 404
     await bob.get("/keys")
     assert "gateway-admin" not in bob.text
 
@@ -199,7 +275,11 @@ async def test_somebody_else_s_key_looks_like_none(browser: Browser, api: FakeAp
     sign_in_as(browser, settings, "dave@example.com")
     await browser.get("/keys")
     for name in ("carols", "elsewhere", "no-such", "..%2Fsecrets%2Fx"):
-        assert (await browser.post(f"/portal/keys/{name}/revoke", sure="yes")).status == 400
+        assert (await browser.get(f"/portal/keys/{name}")).status == 400
+        await browser.get("/keys")
+        assert (await browser.post(f"/portal/keys/{name}/change", csrf="c", title="x", days="keep")).status == 400
+        assert (await browser.post(f"/portal/keys/{name}/rotate", csrf="c")).status == 400
+        assert (await browser.post(f"/portal/keys/{name}/revoke", csrf="c", sure="yes")).status == 400
         assert "You have no key" in browser.text
     assert {"carols", "elsewhere"} <= api.keys.keys()
 
@@ -264,15 +344,6 @@ async def test_a_cluster_that_does_not_answer_is_said(
     answer = await browser.post("/portal/keys", title="a", days="")
     assert answer.status == 503
     assert "does not answer" in browser.text
-
-
-def test_the_chart_is_drawn_in_steps() -> None:
-    now = 10_000.0
-    chart = build_chart("m", [(now - 1800, {"m": (1, 1)}), (now - 900, {"m": (2, 2)}), (now, {"m": (2, 2)})], now)
-    assert chart is not None
-    assert chart.points == "180.0,24.0 270.0,24.0 270.0,1.0 360.0,1.0"
-    assert chart.words == "2 ready now; between 1 and 2 over the last hour"
-    assert build_chart("other", [(now, {"m": (1, 1)})], now) is None
 
 
 def test_the_digest_is_the_gateway_s() -> None:

@@ -4,8 +4,10 @@ for (const button of document.querySelectorAll("button.copy")) {
     button.hidden = true;
     continue;
   }
+  const words = button.textContent;
   button.addEventListener("click", async () => {
     await navigator.clipboard.writeText(button.dataset.copy);
     button.textContent = "Copied";
+    setTimeout(() => { button.textContent = words; }, 2000);
   });
 }
