@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
+from gateway.fake_kubernetes import ADDRESSES
 from gateway.loops import ThreadedServer
 
 
@@ -25,7 +26,7 @@ class FakeEngine(ThreadedServer):
     """Streams `n` chunks, `gap` seconds apart (both from the request's `metadata`); remembers what it saw."""
 
     # As many models as there are addresses find it as if it were theirs alone.
-    addresses = ("127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4")
+    addresses = ("127.0.0.1", *ADDRESSES.values())
 
     def __init__(self, name: str = "engine", port: int = 0) -> None:
         super().__init__()

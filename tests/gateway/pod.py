@@ -198,16 +198,17 @@ class GatewayPod:
             self.envoy = subprocess.Popen(command, stdout=out, stderr=log)
 
     def stop(self) -> None:
+        """As kubelet does: Envoy ends before the policy container, which reads the rest of its log."""
         for process in (self.envoy, self.supervisor):
-            if process is not None and process.poll() is None:
+            if process is None:
+                continue
+            if process.poll() is None:
                 process.terminate()
-        for process in (self.envoy, self.supervisor):
-            if process is not None:
-                try:
-                    process.wait(timeout=15)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+            try:
+                process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
     def child(self, name: str) -> int:
         """Process id of the policy or the relay; 0 while it is not there."""

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -86,20 +87,17 @@ def put_pods(kubernetes: FakeKubernetes, *pods: GatewayPod) -> None:
 class Postgres:
     """A PostgreSQL server of Debian's, on a free port; not as root, who may not run it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self) -> None:
         found = sorted(glob.glob("/usr/lib/postgresql/*/bin/postgres")) or [shutil.which("postgres") or ""]
         assert found[-1], "no PostgreSQL: hack/servers installs it"
         self._bin = Path(found[-1]).parent
-        self._data = folder / "postgres"
+        # Not among pytest's folders: another run would lock out the user that the server runs as.
+        self._data = Path(tempfile.mkdtemp(prefix="stoker-postgres-"))
         self.port = free_port()
         self._as: list[str] = []
         if os.geteuid() == 0:
             self._as = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-            self._data.mkdir()
             shutil.chown(self._data, 65534, 65534)
-            for parent in [self._data, *self._data.parents][1:]:
-                if parent.stat().st_uid == os.geteuid() and str(parent) != "/":
-                    parent.chmod(parent.stat().st_mode | 0o011)
         command = [
             *self._as,
             str(self._bin / "initdb"),
@@ -130,3 +128,9 @@ class Postgres:
         assert self.process is not None
         self.process.send_signal(signal.SIGQUIT)
         self.process.wait(timeout=20)
+
+    def remove(self) -> None:
+        """Stop it, if it runs, and forget what it holds."""
+        if self.process is not None and self.process.poll() is None:
+            self.stop()
+        shutil.rmtree(self._data)

@@ -51,13 +51,13 @@ def cpu_seconds(roots: list[int]) -> float:
     return total
 
 
-def memory_mb(roots: list[int]) -> float:
-    """Proportional set size: what processes share counts once."""
+def memory_mb(roots: list[int], field: str = "Pss") -> float:
+    """Proportional set size: what processes share counts once. It falls when somebody else starts the same program; Rss does not."""
     total = 0
     for pid in tree(roots):
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
+                if line.startswith(f"{field}:"):
                     total += int(line.split()[1])
     return total / 1024
 

@@ -100,8 +100,8 @@ def soak(stoker: Stoker, seconds: float) -> tuple[Memory, list[Heard]]:
 def look(stoker: Stoker, memory: Memory, now: float) -> None:
     supervisor, envoy = ([process.pid] for process in (stoker.pod.supervisor, stoker.pod.envoy) if process)
     memory.seconds.append(now)
-    memory.policy.append(memory_mb(supervisor))
-    memory.envoy.append(memory_mb(envoy))
+    memory.policy.append(memory_mb(supervisor, "Rss"))
+    memory.envoy.append(memory_mb(envoy, "Rss"))
 
 
 def page(minutes: float, memory: Memory, ratios: dict[str, float], good: int, bad: int) -> str:
@@ -116,7 +116,7 @@ def page(minutes: float, memory: Memory, ratios: dict[str, float], good: int, ba
             "    make soak",
             "",
             f"A whole gateway pod on loopback (Envoy with one worker, policy, relay; {OTHER_KEYS + 1:,} keys) before a mock engine: {STREAMS} streams at",
-            f"a time with {1_000_000 // GAP_US} chunks a second each, {RATE} plain calls a second, and a change of the keys every {CHANGE_SECONDS} s. Proportional set size: mean of",
+            f"a time with {1_000_000 // GAP_US} chunks a second each, {RATE} plain calls a second, and a change of the keys every {CHANGE_SECONDS} s. Resident memory: mean of",
             f"the last minute to that of the minute after the first {SETTLED_SECONDS // 60}. {good:,} answers were right, {bad} were not.",
             f"Python {platform.python_version()}, {os.cpu_count()} cores.",
             "",

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 from aiohttp import web
+from gateway.fake_kubernetes import ADDRESSES
 from gateway.loops import ThreadedServer
 
 Object = dict[str, Any]
@@ -48,6 +49,8 @@ class BadRequest(Exception):
 
 class StrictEngine(ThreadedServer):
     """Serves every path of the OpenAI API that a client library calls; remembers what was wrong."""
+
+    addresses = ("127.0.0.1", *ADDRESSES.values())
 
     def __init__(self) -> None:
         super().__init__()
