@@ -55,6 +55,7 @@ COMBINATIONS: list[tuple[str, dict[str, Any], dict[str, Any], str, tuple[str, ..
     ("VLLM", NVIDIA, {"source": PLAIN, "task": "Image"}, "UnsupportedTask", ("task Image", "LocalAI")),
     ("LocalAI", NVIDIA, {"source": {**PLAIN, "revision": "v1"}, "task": "Image"}, "UnsupportedField", ("spec.source.revision",)),
     ("LocalAI", NVIDIA, {"source": PLAIN, "task": "Speech"}, "UnsupportedModel", ("which backend speaks", "Qwen3-TTS")),
+    ("LlamaCpp", CPU, {"source": GGUF, "task": "Transcription"}, "FieldRequired", ("--mmproj", "VLLM")),
     ("VLLM", NVIDIA, {"source": PLAIN, "task": "Speech"}, "UnsupportedTask", ("task Speech", "LocalAI")),
     ("VLLM", NVIDIA, {"source": PLAIN, "task": "Embedding", "toolCallParser": "hermes"}, "UnsupportedField",
      ("spec.toolCallParser", "models that write texts")),

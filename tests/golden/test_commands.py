@@ -63,6 +63,10 @@ FIELDS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("task: Embedding", {"task": "Embedding"}),
     ("task: Rerank", {"task": "Rerank"}),
     ("task: Transcription", {"task": "Transcription"}),
+    (
+        "task: Transcription, args: [--mmproj, /models/m/mmproj.gguf]",
+        {"task": "Transcription", "deployment_args": ("--mmproj", "/models/m/mmproj.gguf")},
+    ),
     ("task: Rerank, chatTemplate", {"task": "Rerank", "chat_template_path": "TEMPLATE"}),
     ("task: Speech", {"task": "Speech"}),
     (

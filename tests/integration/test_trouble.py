@@ -258,3 +258,19 @@ async def test_a_change_of_ready_becomes_an_event(
         seen = [obj for obj in event.items or [event.object] if obj.get("regarding", {}).get("kind") == "ApiGateway"]
         if any(obj["reason"] == "Serving" for obj in seen):
             return
+
+
+async def test_a_new_model_is_starting_until_it_serves_and_never_rolling_out(
+    plane: ControlPlane, operator: OperatorProcess, client: KubeClient, namespace: str
+) -> None:
+    told: list[str] = []
+
+    def note(obj: Object) -> bool:
+        told.append(reason(obj))
+        return is_ready(obj)
+
+    plane.apply(engine(), model(), namespace=namespace)
+    await until(client, MODEL_DEPLOYMENTS, namespace, MODEL, note)
+    seen = list(dict.fromkeys(each for each in told if each))
+    assert set(seen) <= {"EngineStarting", "Downloading", "EngineLoading", "Serving"}, seen
+    assert seen[-1] == "Serving"

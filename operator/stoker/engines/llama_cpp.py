@@ -34,6 +34,7 @@ _EMBEDDING_BATCH = 2048
 
 
 KV_CACHE_TYPES: Mapping[KVCacheType, str] = {"F16": "f16", "INT8": "q8_0", "INT4": "q4_0"}
+_PROJECTOR_FLAGS = frozenset({"-mm", "--mmproj"})
 AUTOMATIC_TOOLS = "it reads tool calls by the model's own chat template"
 
 
@@ -98,7 +99,14 @@ def _speculation(speculation: Speculation) -> list[str]:
 
 
 def _check(request: EngineRequest) -> None:
-    """Adapters and a draft are files beside the model; it fetches none here."""
+    """Adapters, a draft and what hears are files beside the model; it fetches none here."""
+    hears = _PROJECTOR_FLAGS & {word.partition("=")[0] for word in request.args}
+    if request.task == "Transcription" and not hears and "LLAMA_ARG_MMPROJ" not in _variables(request):
+        raise Stalled(
+            "FieldRequired",
+            f"llama.cpp needs the projector of a model that hears, for task Transcription of ModelDeployment {request.deployment_name}: "
+            "put it beside the model on a claim and set spec.args to [--mmproj, /models/PATH.gguf], or use VLLM, SGLang or LocalAI",
+        )
     for adapter in request.adapters:
         if not (adapter.path.startswith("/") and adapter.path.lower().endswith(".gguf")) or "," in adapter.path:
             raise Stalled(
@@ -114,6 +122,10 @@ def _check(request: EngineRequest) -> None:
             f"llama.cpp needs a GGUF file as the draft of ModelDeployment {request.deployment_name}: set "
             "spec.speculativeDecoding.draft.uri to pvc://CLAIM/FILE.gguf, or use VLLM or SGLang",
         )
+
+
+def _variables(request: EngineRequest) -> tuple[str, ...]:
+    return (*request.engine_env, *request.deployment_env)
 
 
 def _context(request: EngineRequest) -> tuple[str, ...]:
@@ -276,7 +288,7 @@ LLAMA_CPP = Engine(
     vendors=frozenset({"NVIDIA", "AMD", "Intel", "None"}),
     formats=from_capability("5.0", "GGUF"),
     shapes=frozenset({"File"}),
-    tasks=frozenset({"Chat", "Completion", "Embedding", "Rerank"}),
+    tasks=frozenset({"Chat", "Completion", "Embedding", "Rerank", "Transcription"}),
     build=_build,
     managed=_MANAGED,
     refused={

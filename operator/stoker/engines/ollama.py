@@ -141,7 +141,8 @@ OLLAMA = Engine(
     vendors=frozenset({"NVIDIA", "AMD", "Intel", "None"}),
     formats=from_capability("5.0", "GGUF"),
     shapes=frozenset({"File", "Library"}),
-    tasks=frozenset({"Chat", "Completion", "Embedding"}),
+    # Of its models those that hear: the same ones chat, too.
+    tasks=frozenset({"Chat", "Completion", "Embedding", "Transcription"}),
     build=_build,
     managed=_MANAGED,
     refused={

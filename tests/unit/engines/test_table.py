@@ -112,7 +112,9 @@ def requests_of(engine: Engine) -> Iterator[EngineRequest]:
             yield with_field(engine, name)
     for task in engine.tasks:
         folder = {"format": "Safetensors", "shape": "Folder", "model_path": "/models/some/VibeVoice-Realtime-0.5B"}
-        other = folder if task in ("Image", "Transcription", "Speech") else {}
+        other = folder if task in ("Image", "Transcription", "Speech") and "Safetensors" in engine.formats else {}
+        if engine.type == "LlamaCpp" and task == "Transcription":
+            other = {"deployment_args": ("--mmproj", "/models/d/mmproj.gguf")}
         yield base_request(engine, task=task, **other)
     if "speculativeDecoding" not in engine.refused and engine.type != "LocalAI":
         draft = "/draft/small.gguf" if engine.type == "LlamaCpp" else "/draft/small"
