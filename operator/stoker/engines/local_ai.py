@@ -161,7 +161,7 @@ def _speech_backend(request: EngineRequest) -> str:
     return next((backend for family, backend in _SPEECH_BACKENDS.items() if family.lower() in name), "")
 
 
-_SPEECH_BACKENDS = {"Qwen3-TTS": "qwen-tts", "VibeVoice": "vibevoice", "VoxCPM": "voxcpm"}
+_SPEECH_BACKENDS = {"Qwen3-TTS": "qwen-tts", "VibeVoice": "vibevoice"}
 _OTHER_BACKENDS = {"Image": "diffusers", "Transcription": "faster-whisper"}
 _FIELDS: Mapping[str, Callable[[EngineRequest], dict[str, Any]]] = {
     "llama-cpp": _llama_fields,
@@ -291,7 +291,7 @@ LOCAL_AI = Engine(
         **from_capability("7.5", "GPTQ", "AWQ", "FP8", "INT8", "Safetensors"),
     },
     format_notes={
-        "GGUF": "by llama.cpp; all others by vLLM, images by diffusers, transcriptions by faster-whisper, speech by qwen-tts, vibevoice or voxcpm"
+        "GGUF": "by llama.cpp; all others by vLLM, images by diffusers, transcriptions by faster-whisper, speech by qwen-tts or vibevoice"
     },
     shapes=frozenset({"File", "Folder", "Repository"}),
     tasks=frozenset({"Chat", "Completion", "Embedding", "Rerank", "Transcription", "Speech", "Image"}),
