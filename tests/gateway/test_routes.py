@@ -165,6 +165,40 @@ def test_a_key_for_outside_never_reaches_an_engine_of_ours(routed: World, abroad
     assert (seen.target, "authorization" in seen.headers) == ("/v1/chat/completions", False)
 
 
+def test_forms_are_divided_and_fall_back_with_each_backends_own_name_in_them(routed: World, abroad: Abroad) -> None:
+    path = "/v1/audio/transcriptions"
+    config = first_config()
+    for name, deployment in (("hear-one", "qwen"), ("hear-two", "small")):
+        config.model(name, deployment=deployment, task="Transcription", paths=[path, "/v1/chat/completions"])
+    config.models = [entry for entry in config.models if entry["name"] != "qwen"]
+    ears = route({"model": "hear-one", "weight": 1}, {"model": "hear-two"}, outside(abroad), name="ears")
+    config.more = {"routes": [ears, route({"model": "embed", "weight": 1}, outside(abroad), name="other")]}
+    routed.apply(config)
+    recording = bytes(range(256)) * 4000
+    body, headers = routed.pod.form({"file": recording, "model": "ears", "language": "de"})
+
+    def heard() -> Answer:
+        return routed.pod.request("POST", path, body, headers=headers)
+
+    until(lambda: heard().status == 200, "the route")
+    one, two = routed.engines
+    for engine in routed.engines:
+        engine.seen.clear()
+    assert heard().json == {"text": "heard by one"}
+    assert one.seen[-1].body == body.replace(b"\r\n\r\nears\r\n", b"\r\n\r\nhear-one\r\n")
+    assert one.seen[-1].headers["content-length"] == str(len(body) + 4)
+    one.fails_with = 503
+    assert heard().json == {"text": "heard by two"}
+    assert b"\r\n\r\nhear-two\r\n" in two.seen[-1].body
+    two.fails_with = 503
+    assert heard().json == {"text": "heard by abroad"}
+    assert abroad.seen[-1].target == f"/openai{path}"
+    assert recording in abroad.seen[-1].body
+    assert b"\r\n\r\nbig/model\r\n" in abroad.seen[-1].body
+    refused = routed.pod.request("POST", path, body.replace(b"ears", b"other"), headers=headers)
+    assert refused.error["code"] == "unsupported_endpoint", "nothing of ours on that route takes forms"
+
+
 def test_a_route_may_bear_the_name_of_its_model(routed: World) -> None:
     configure(routed, route({"model": "qwen", "weight": 1}, {"model": "small"}, name="qwen"))
     assert b"from one" in routed.pod.chat("qwen").body

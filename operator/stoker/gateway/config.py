@@ -126,9 +126,7 @@ def _parse_named_routes(entries: list[Any], models: tuple[Model, ...]) -> tuple[
         if model is None or ADAPTER in model.additions.get(name, ""):
             # What a request of an adapter's needs is not added on this way: better no backend than the plain model.
             return None
-        # A form's model cannot be changed on the way.
-        paths = frozenset(path for path in model.paths if not ENDPOINTS[path].multipart)
-        return Known(model.cluster, paths, model.engine_key)
+        return Known(model.cluster, model.paths, model.engine_key)
 
     found: list[Route] = []
     for entry in entries:

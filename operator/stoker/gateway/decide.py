@@ -17,6 +17,7 @@ from stoker.gateway.bodies import BadBody, read_form_model, read_json_model
 from stoker.gateway.callers import find_caller
 from stoker.gateway.decision import ALLOWED, ANSWER_CLUSTER, Decision, Request
 from stoker.gateway.endpoints import ENDPOINTS, Endpoint, dialect_of
+from stoker.gateway.multipart import find_form_field
 from stoker.gateway.openai_errors import ApiProblem
 from stoker.gateway.openapi import OPENAPI_PATH
 from stoker.gateway.routing import Route, find_model
@@ -109,7 +110,7 @@ def allow(table: Table, key: Key, model: Model, name: str, route: Route | None =
 def choose_backend(decision: Decision, route: Route, request: Request, is_ready: Callable[[str], bool]) -> Decision:
     """Which deployment of a route a request goes to, or waits for."""
     index = route.pick(request.path, is_ready)
-    place = find_model(request.body)
+    place = find_name(request)
     if index is None or place is None:
         message = "The `model` cannot be found in the body; write it plainly."
         return refused(decision, request, errors.bad_body(message, "invalid_model", "model"))
@@ -120,6 +121,14 @@ def choose_backend(decision: Decision, route: Route, request: Request, is_ready:
         model_at=f"{place[0]}:{place[1]}",
         wire=b"",
     )
+
+
+def find_name(request: Request) -> tuple[int, int] | None:
+    """Where in the body the model's name stands: first byte and length."""
+    endpoint = ENDPOINTS.get(request.path)
+    if endpoint is None or not endpoint.multipart:
+        return find_model(request.body)
+    return find_form_field(request.content_type, request.body, "model")
 
 
 def decide_models(table: Table, key: Key, method: str, path: str) -> Decision:

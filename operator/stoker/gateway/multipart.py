@@ -27,32 +27,40 @@ class BadForm(ValueError):
 
 def read_form_field(content_type: str, body: bytes, field: str) -> str | None:
     """The text of a form's one field of this name; None where there is none."""
+    place = find_form_field(content_type, body, field)
+    if place is None:
+        return None
+    try:
+        return body[place[0] : sum(place)].decode()
+    except UnicodeDecodeError:
+        raise BadForm(f"the part {field} is not UTF-8") from None
+
+
+def find_form_field(content_type: str, body: bytes, field: str) -> tuple[int, int] | None:
+    """Where that text stands in the body: first byte and length."""
     match = _CONTENT_TYPE.fullmatch(content_type)
     if match is None:
         raise BadForm("the Content-Type must read multipart/form-data; boundary=…")
-    found: list[str] = []
-    for head, content in _parts(body, b"--" + (match[1] or match[2]).encode()):
+    found: list[tuple[int, int]] = []
+    for head, start, end in _parts(body, b"--" + (match[1] or match[2]).encode()):
         parameters = _disposition(head)
         if parameters.get("name", "").lower() != field:
             continue
         if parameters["name"] != field or any(name.startswith("filename") for name in parameters):
             raise BadForm(f"the part {field} must be a plain field of that name")
-        if len(content) > LONGEST_NAME:
+        if end - start > LONGEST_NAME:
             raise BadForm(f"the part {field} is too long")
-        try:
-            found.append(content.decode())
-        except UnicodeDecodeError:
-            raise BadForm(f"the part {field} is not UTF-8") from None
+        found.append((start, end - start))
     if len(found) > 1:
         raise BadForm(f"there is more than one part {field}")
     return found[0] if found else None
 
 
-def _parts(body: bytes, delimiter: bytes) -> list[tuple[bytes, bytes]]:
-    """Head and content of each part. Nothing may stand before the first delimiter and after the last."""
+def _parts(body: bytes, delimiter: bytes) -> list[tuple[bytes, int, int]]:
+    """Each part's head, and where its content begins and ends. Nothing may stand before the first delimiter and after the last."""
     if not body.startswith(delimiter + b"\r\n"):
         raise BadForm("the body does not begin with its boundary")
-    parts: list[tuple[bytes, bytes]] = []
+    parts: list[tuple[bytes, int, int]] = []
     start = len(delimiter) + 2
     while True:
         end = body.find(b"\r\n" + delimiter, start)
@@ -62,7 +70,7 @@ def _parts(body: bytes, delimiter: bytes) -> list[tuple[bytes, bytes]]:
         head_end = body.find(b"\r\n\r\n", start, end)
         if head_end < 0 or head_end - start > LONGEST_HEAD:
             raise BadForm("a part has no head that ends within 4 KiB")
-        parts.append((body[start:head_end], body[head_end + 4 : end]))
+        parts.append((body[start:head_end], head_end + 4, end))
         if len(parts) > MOST_PARTS:
             raise BadForm(f"there are more than {MOST_PARTS} parts")
         start = end + 2 + len(delimiter)

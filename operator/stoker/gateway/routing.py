@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +17,10 @@ ROUTE_PREFIX = "route/"
 """Of the names of Envoy's clusters; no namespace is called like it with two slashes."""
 EXTERNAL_PATHS = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"})
 """What an external backend is asked for; whether it serves it is its own matter."""
+FURTHER_EXTERNAL_PATHS = frozenset(
+    {"/v1/audio/transcriptions", "/v1/audio/translations", "/v1/audio/speech", "/v1/images/generations"}
+)
+"""And these, where a model of ours on the same route serves them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,9 @@ def parse_routes_of(entries: Iterable[Any], known: Callable[[str], Known | None]
     found = []
     for entry in entries:
         backends = [backend for given in entry["backends"] if (backend := _parse_backend(given, known)) is not None]
+        ours = frozenset().union(*(backend.paths for backend in backends if backend.cluster))
+        more = ours & FURTHER_EXTERNAL_PATHS
+        backends = [replace(one, paths=one.paths | more) if one.external else one for one in backends]
         if backends:
             # Stable: each kind stays in its own order.
             ordered = sorted(backends, key=lambda backend: backend.weight == 0)
