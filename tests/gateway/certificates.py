@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -31,3 +33,13 @@ def make_certificate(name: str = "localhost", days: int = 30) -> tuple[bytes, by
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     return certificate.public_bytes(serialization.Encoding.PEM), private
+
+
+def server_context(chain: bytes, key: bytes, folder: Path) -> ssl.SSLContext:
+    """What a server speaks TLS with."""
+    pair = folder / "server.crt", folder / "server.key"
+    for path, content in zip(pair, (chain, key), strict=True):
+        path.write_bytes(content)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*pair)
+    return context

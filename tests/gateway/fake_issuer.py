@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from typing import Any
 
@@ -15,15 +16,16 @@ from joserfc.jwk import RSAKey
 class FakeIssuer(ThreadedServer):
     """Shows `keys`; counts how often it was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
         super().__init__()
+        self.context = context
         self.keys: dict[str, RSAKey] = {}
         self.asked = 0
         self.opaque: dict[str, dict[str, Any]] = {}
         """Tokens that say nothing by themselves, and what is said of them."""
         self.asked_about: list[str] = []
         self.start()
-        self.name = f"http://127.0.0.1:{self.port}"
+        self.name = f"https://localhost:{self.port}" if context else f"http://127.0.0.1:{self.port}"
 
     def application(self) -> web.Application:
         app = web.Application()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -16,6 +17,8 @@ class ThreadedServer:
     """An aiohttp application on loopback; the test calls into its loop from outside."""
 
     addresses: tuple[str, ...] = ("127.0.0.1",)
+    context: ssl.SSLContext | None = None
+    """With one it speaks TLS."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -50,7 +53,7 @@ class ThreadedServer:
         )
         await self._runner.setup()
         for address in self.addresses:
-            site = web.TCPSite(self._runner, address, self.port, reuse_address=True)
+            site = web.TCPSite(self._runner, address, self.port, reuse_address=True, ssl_context=self.context)
             await site.start()
             assert site._server is not None
             self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
-from gateway.certificates import make_certificate
+from gateway.certificates import make_certificate, server_context
 from gateway.conftest import World, first_config
 from gateway.fake_engine import FakeEngine
 from gateway.fake_kubernetes import FakeKubernetes
@@ -24,20 +23,9 @@ Entry = dict[str, Any]
 class Abroad(FakeEngine):
     """An API outside; with a certificate it speaks TLS."""
 
-    def __init__(self, pair: tuple[Path, Path] | None = None) -> None:
-        self.pair = pair
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self.context = context
         super().__init__("abroad")
-
-    async def _start(self) -> None:
-        if self.pair is None:
-            await super()._start()
-            return
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*self.pair)
-        self._runner = web.AppRunner(self.application(), shutdown_timeout=0.1, access_log=None)
-        await self._runner.setup()
-        self.port = self.port or free_port()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=context).start()
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +191,7 @@ def test_a_route_may_bear_the_name_of_its_model(routed: World) -> None:
     configure(routed, route({"model": "qwen", "weight": 1}, {"model": "small"}, name="qwen"))
     assert b"from one" in routed.pod.chat("qwen").body
     routed.engines[0].fails_with = 503
-    assert b"from two" in routed.pod.chat("qwen").body
+    until(lambda: b"from two" in routed.pod.chat("qwen").body, "Envoy has the route")
     assert b"not now" in routed.pod.chat("gpt-4o").body, "its alias is still the model itself"
 
 
@@ -231,11 +219,9 @@ def test_a_backend_outside_is_called_over_tls_and_only_with_a_certificate_of_its
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chain, key = make_certificate("localhost")
-    pair = tmp_path / "tls.crt", tmp_path / "tls.key"
-    for path, content in zip(pair, (chain, key), strict=True):
-        path.write_bytes(content)
-    monkeypatch.setenv("SSL_CERT_FILE", str(pair[0]))
-    kubernetes, engine = FakeKubernetes(), Abroad(pair)
+    (tmp_path / "public.pem").write_bytes(chain)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "public.pem"))
+    kubernetes, engine = FakeKubernetes(), Abroad(server_context(chain, key, tmp_path))
     pod = GatewayPod(tmp_path, kubernetes)
     good = {"model": "big", "url": f"https://localhost:{engine.port}/v1", "key": "sk-abroad"}
     other_name = {"model": "big", "url": f"https://127.0.0.1:{engine.port}/v1", "key": "sk-abroad"}
@@ -252,6 +238,24 @@ def test_a_backend_outside_is_called_over_tls_and_only_with_a_certificate_of_its
     finally:
         pod.stop()
         kubernetes.close()
+        engine.close()
+
+
+def test_an_authority_of_ones_own_counts_for_backends_outside_as_soon_as_it_is_told(
+    routed: World, tmp_path: Path
+) -> None:
+    (chain, key), (other, _) = make_certificate("localhost"), make_certificate("somebody else")
+    engine = Abroad(server_context(chain, key, tmp_path))
+    config = first_config()
+    far = {"model": "big", "url": f"https://localhost:{engine.port}/v1", "key": "sk-abroad"}
+    try:
+        for authorities, status in (("", 503), (other.decode(), 503), ((other + chain).decode(), 200)):
+            config.more = {"routes": [route(far)], "authorities": authorities}
+            routed.apply(config)
+            answer = until(lambda status=status: (got := routed.pod.chat("smart")).status == status and got, f"{status}")  # type: ignore[misc]  # fmt: skip
+        assert b"from abroad" in answer.body
+        assert len(engine.seen) == 1
+    finally:
         engine.close()
 
 

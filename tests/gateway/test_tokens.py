@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from gateway.certificates import make_certificate, server_context
 from gateway.conftest import World, first_config
 from gateway.fake_issuer import FakeIssuer
 from gateway.pod import until
@@ -160,3 +162,27 @@ def test_keys_are_found_by_discovery(trusting: World, issuer: FakeIssuer) -> Non
     trusting.apply(config)
     until(lambda: trusting.pod.chat(key=issuer.token()).status == 200, "keys by discovery", within=15)
     assert trusting.pod.chat(key=issuer.token(key=RSAKey.generate_key(2048))).status == 401
+
+
+def test_an_issuer_under_an_authority_of_ones_own_is_heard_by_discovery_and_introspection(
+    world: World, tmp_path: Path
+) -> None:
+    chain, key = make_certificate("localhost")
+    issuer = FakeIssuer(server_context(chain, key, tmp_path))
+    issuer.add_key("first")
+    issuer.opaque = {"opaque-alice": {"active": True, "sub": "alice", "groups": ["staff"], "exp": time.time() + 600}}
+    asked = {"url": f"{issuer.name}/introspect", "clientId": "gateway", "clientSecret": "client secret"}
+    found = issuer.route(jwksUri=None, discovery=True, claims={"email": "email"})
+    config = first_config()
+    config.more = {"roles": [*ROLES, {"name": "mail", "models": ["qwen"], "users": ["alice@example.com"]}], "jwt": [{**found, "roleMap": []}]}  # fmt: skip
+    try:
+        config.more |= {"introspection": {**asked, "defaultRole": "reader"}, "authorities": chain.decode()}
+        world.apply(config)
+        named = issuer.token(email="alice@example.com")
+        until(lambda: world.pod.chat(key=named).status == 200, "the keys are fetched", within=15)
+        assert world.pod.chat(key=issuer.token(email="alice@example.com", email_verified=False)).status == 403
+        assert world.pod.chat(key="opaque-alice").status == 200
+        line = until(lambda: [line for line in world.pod.access_log() if line.get("user") == "alice@example.com"], "the log")  # fmt: skip
+        assert line[0]["caller"].endswith("%20alice") or line[0]["caller"].endswith(" alice")
+    finally:
+        issuer.close()

@@ -28,6 +28,7 @@ from stoker.api.base import (
 )
 from stoker.api.expose import Expose, service_address
 from stoker.api.routes import NamedRoute
+from stoker.api.trust import CertificateAuthorities
 from stoker.api.web_ui import WebUI
 
 BUILT_IN_ROLES = ("admin", "user")
@@ -48,6 +49,8 @@ class Claims(ApiModel):
 
     user: ClaimPath = "sub"
     """The user, for logs and limits."""
+    email: ClaimPath | None = None
+    """His address, where people are known by it (spec.owner of ApiKeys): then logs, usage and limits by user go by it, and spec.roles[].subjects.users may name it. Not believed where the token says `email_verified: false`. Default: he is known by `user`."""
     groups: ClaimPath = "groups"
     """His groups: a text or a list of texts."""
     roles: ClaimPath = "roles"
@@ -243,7 +246,7 @@ class Subjects(ApiModel):
     """Who has a role by what his token says."""
 
     users: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=256)] = []
-    """Values of the claim that names the user (auth.jwt[].claims.user)."""
+    """Values of the claims that name the user (auth.jwt[].claims.user and email)."""
     groups: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=64)] = []
     """Values of the groups claim."""
 
@@ -371,6 +374,8 @@ class ApiGatewaySpec(ApiModel):
     """Bounds on a single request, and on each caller who has none of his own."""
     usage: Usage = Usage()
     """What is kept of who used how much."""
+    certificate_authorities: CertificateAuthorities | None = None
+    """Authorities of your own, trusted beside the public ones: of issuers, of introspection, of routes' external backends, and of Redis. Default: public ones only."""
     routes: Annotated[list[NamedRoute], Field(max_length=32), MapKeys(("name",))] = []
     """Names of your own for several models: shares by weight, and others to fall back on."""
     cors: Cors | None = None

@@ -155,6 +155,8 @@ class ResolvedApiGateway:
     """For introspection; empty where its Secret is missing."""
     backend_secrets: Mapping[str, str] = field(default_factory=dict)
     """Keys of backends outside, by the name of their Secret."""
+    authorities: str = ""
+    """Certificates of spec.certificateAuthorities, as PEM; empty where there are none, or they cannot be read."""
     address: str | None = None
     """Base URL for clients, as far as it is known."""
     account_uid: str = ""

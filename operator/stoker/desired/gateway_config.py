@@ -64,6 +64,7 @@ def build_secrets(resolved: ResolvedApiGateway) -> list[Object]:
         "keySecrets": names,
         "models": [_model(model) for model in resolved.models],
         "sites": _sites(gateway),
+        **({"authorities": resolved.authorities} if resolved.authorities else {}),
         "roleMap": build_role_map(gateway),
     }
     return [*secrets, _secret(resolved, routes_secret_name(gateway.metadata.name), "routes.json", routes)]

@@ -133,7 +133,7 @@ def _issuer(issuer: JwtIssuer, secrets: Mapping[str, str]) -> Object:
 def _meanings(issuer: JwtIssuer | Introspection) -> Object:
     claims = issuer.claims
     return {
-        "claims": {"user": claims.user, "groups": claims.groups, "roles": claims.roles},
+        "claims": claims.model_dump(by_alias=True, exclude_none=True),
         "roleMap": [{"value": pair.value, "role": pair.role} for pair in issuer.role_map or ()],
         "defaultRole": issuer.default_role,
     }

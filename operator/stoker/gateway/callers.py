@@ -83,7 +83,7 @@ def find_identity(table: Table, verifier: Verifier, token: str, digest: bytes, n
 
 def remember_identity(table: Table, identity: Identity, digest: bytes, until: float) -> Key | ApiProblem:
     """As a key, if he has a role here."""
-    role = identity.role or table.role_of(identity.name, identity.groups) or identity.default_role
+    role = identity.role or table.role_of(identity.names, identity.groups) or identity.default_role
     made = Key(
         name=f"jwt:{identity.user}",
         digest=digest,

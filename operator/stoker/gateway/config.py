@@ -93,6 +93,7 @@ def parse_routes(text: bytes | str) -> Routes:
         introspection=_parse_introspection(document),
         routes=_parse_named_routes(_list(document, "routes"), models),
         redis_url=str(document.get("redisUrl") or ""),
+        authorities=str(document.get("authorities") or ""),
         certificate_secret=_parse_certificate_secret(document),
         sites=tuple(site for entry in _list(document, "sites") if (site := _parse_site(entry)) is not None),
         role_map=_parse_role_map(document),

@@ -26,6 +26,8 @@ class Issuer:
     secret: str = ""
     """Shared secret of HS256; then no public key counts."""
     user: str = "sub"
+    email: str = ""
+    """Empty: he is known by the claim that names the user."""
     groups: str = "groups"
     roles: str = "roles"
     role_map: tuple[tuple[str, str], ...] = ()
@@ -108,6 +110,7 @@ def _meanings(entry: Any) -> dict[str, Any]:
     claims: Mapping[str, Any] = entry.get("claims") or {}
     return {
         "user": _text(claims.get("user") or "sub"),
+        "email": str(claims.get("email") or ""),
         "groups": _text(claims.get("groups") or "groups"),
         "roles": _text(claims.get("roles") or "roles"),
         "role_map": tuple((_text(pair["value"]), _text(pair["role"])) for pair in entry.get("roleMap") or ()),

@@ -17,6 +17,7 @@ import httpx
 
 from stoker.gateway.settings import Settings
 from stoker.gateway.state import KEY_SETS_FILE, write_file
+from stoker.gateway.trust import Outgoing
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +37,12 @@ class KeySets:
         addresses: Callable[[], Mapping[str, str]],
         on_change: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
+        authorities: Callable[[], str] = lambda: "",
     ) -> None:
         self._path = settings.state / KEY_SETS_FILE
         self._addresses = addresses
         self._on_change = on_change
+        self._authorities = authorities
         self._clock = clock
         self._sets: dict[str, Any] = self._read()
         self._tried: dict[str, float] = {}
@@ -57,13 +60,13 @@ class KeySets:
 
     async def run(self) -> None:
         """Endless."""
-        async with httpx.AsyncClient(timeout=FETCH_SECONDS, follow_redirects=False) as client:
-            while True:
-                self._look.clear()
-                await self.fetch_due(client)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(SHORTEST_INTERVAL_SECONDS):
-                        await self._look.wait()
+        outgoing = Outgoing(FETCH_SECONDS)
+        while True:
+            self._look.clear()
+            await self.fetch_due(outgoing.client(self._authorities()))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SHORTEST_INTERVAL_SECONDS):
+                    await self._look.wait()
 
     async def fetch_due(self, client: httpx.AsyncClient) -> None:
         """One round over the sets whose time has come."""

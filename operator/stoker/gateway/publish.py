@@ -7,24 +7,22 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import certifi
-
 from stoker.api.certificates import check_certificate
 from stoker.gateway.config import ConfigRejected, parse_keys, parse_routes
 from stoker.gateway.decision import ENGINES_CLUSTER
 from stoker.gateway.envoy.clusters import build_clusters, build_endpoints, endpoints_file, site_cluster
+from stoker.gateway.envoy.composite import build_authorities
 from stoker.gateway.envoy.listener import build_bootstrap, build_certificate, build_listeners
 from stoker.gateway.envoy.routes import build_routes
-from stoker.gateway.routing import Route
 from stoker.gateway.settings import Settings
 from stoker.gateway.state import ENDPOINTS_FILE, KEYS_FILE, ROUTES_FILE, write_file
 from stoker.gateway.table import Routes
+from stoker.gateway.trust import trusted_authorities
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +152,7 @@ class Publisher:
         changed = self._write_endpoints(ENGINES_CLUSTER, self._with_leaving(engines))
         for cluster in sorted(pods):
             changed |= self._write_endpoints(cluster, found[cluster])
-        changed |= self._write_authorities(named)
+        changed |= self._write_authorities(self._routes)
         changed |= self._write(xds / "cds.json", build_clusters(self._settings, pods, named, ready))
         changed |= self._write(xds / "rds.json", build_routes(self._settings, self._routes, ready))
         changed |= self._write_listener(self._routes.certificate_secret)
@@ -227,15 +225,12 @@ class Publisher:
         changed = self._write(self._settings.certificate, build_certificate(*pair))
         return self._write(self._settings.xds / "lds.json", build_listeners(self._settings, tls=True)) or changed
 
-    def _write_authorities(self, named: Iterable[Route]) -> bool:
+    def _write_authorities(self, routes: Routes) -> bool:
         """Envoy's image brings none."""
-        if not any(backend.external and backend.external.tls for route in named for backend in route.backends):
+        if not any(backend.external and backend.external.tls for route in routes.routes for backend in route.backends):
             return False
-        path = self._settings.authorities
-        if path not in self._written:
-            self._written[path] = Path(os.environ.get("SSL_CERT_FILE") or certifi.where()).read_bytes()
-            return write_file(path, self._written[path])
-        return False
+        document = build_authorities(trusted_authorities(routes.authorities))
+        return self._write(self._settings.authorities, document)
 
     def _addresses(self, targets: Iterable[tuple[str, Service]]) -> dict[str, set[Address]]:
         """Ready replicas by cluster, without clusters of namespaces that were not listed yet: what is on disk stays for those."""

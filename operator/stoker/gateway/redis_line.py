@@ -35,8 +35,12 @@ class Question:
 class RedisLine:
     """Asks in rounds; says when Redis is gone, and when it is back."""
 
-    def __init__(self, url: str, scripts: Mapping[str, str], lost: Callable[[Exception], None]) -> None:
+    def __init__(
+        self, url: str, scripts: Mapping[str, str], lost: Callable[[Exception], None], authorities: str = ""
+    ) -> None:
         self._url = url
+        # Beside the public ones; without TLS there is no such setting.
+        self._tls: dict[str, Any] = {"ssl_ca_data": authorities} if authorities and url.startswith("rediss:") else {}
         self._texts = scripts
         self._hashes: dict[str, str] = {}
         self._on_lost = lost
@@ -68,6 +72,7 @@ class RedisLine:
                 self._url,
                 socket_connect_timeout=PATIENCE_SECONDS,
                 decode_responses=True,
+                **self._tls,
                 # Asked again, a script would count again; and a Redis that is back may be another one.
                 retry=Retry(NoBackoff(), 0),
             )

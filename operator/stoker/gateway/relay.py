@@ -34,6 +34,7 @@ from stoker.gateway.publish import Publisher
 from stoker.gateway.settings import Settings
 from stoker.gateway.state import StateReader
 from stoker.gateway.table import Key, Model, Table
+from stoker.gateway.trust import Outgoing
 from stoker.gateway.usage_answer import answer_usage
 from stoker.gateway.watch import follow_cluster
 from stoker.gateway.web import TEXT, WebRequest, WebResponse, protocol_factory
@@ -56,7 +57,7 @@ class Answers:
         refresh_keys: Callable[[], None] = lambda: None,
     ) -> None:
         self._internal = internal
-        self._client: httpx.AsyncClient | None = None
+        self._outgoing = Outgoing(ASK_SECONDS)
         self._reader = reader
         self._publisher = publisher
         self._refresh_keys = refresh_keys
@@ -101,9 +102,9 @@ class Answers:
         table = self._reader.table
         if table is None or table.introspection is None or not token:
             return WebResponse(404, b"")
-        self._client = self._client or httpx.AsyncClient(timeout=ASK_SECONDS, follow_redirects=False)
+        client = self._outgoing.client(table.authorities)
         try:
-            return as_json(await introspect(self._client, table.introspection, token))
+            return as_json(await introspect(client, table.introspection, token))
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             logger.warning(
                 "%s does not say whose a token is: %s", table.introspection.url, error or type(error).__name__
@@ -176,7 +177,10 @@ async def serve(settings: Settings, answer_socket: socket.socket, changes: int) 
         issuers = publisher.routes.issuers if publisher.routes else ()
         return {issuer.keys_address: issuer.issuer * issuer.discovery for issuer in issuers if issuer.keys_address}
 
-    key_sets = KeySets(settings, issuer_addresses, on_change)
+    def authorities() -> str:
+        return publisher.routes.authorities if publisher.routes else ""
+
+    key_sets = KeySets(settings, issuer_addresses, on_change, authorities=authorities)
 
     def on_publish() -> None:
         on_change()

@@ -62,8 +62,8 @@ class Settings:
 
     @property
     def authorities(self) -> Path:
-        """Whose certificates Envoy trusts of backends outside: those that Python's certifi brings."""
-        return self.folder / "authorities.pem"
+        """Whose certificates Envoy trusts of backends outside."""
+        return self.xds / "authorities.json"
 
     @property
     def state(self) -> Path:

@@ -101,7 +101,14 @@ class Remembered:
 class SharedCounters:
     """One Redis, for as long as it is configured."""
 
-    def __init__(self, url: str, gateway: str, counters: Counters, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        url: str,
+        gateway: str,
+        counters: Counters,
+        clock: Callable[[], float] = time.monotonic,
+        authorities: str = "",
+    ) -> None:
         self.url = url
         self._gateway = gateway
         self._counters = counters
@@ -112,7 +119,7 @@ class SharedCounters:
         """What the others will be told: shares of what is left, by counter."""
         self._told_places: set[str] = set()
         self._usable_from = 0.0
-        self._line = RedisLine(url, {"take": SCRIPT, "correct": CORRECT}, self._lost)
+        self._line = RedisLine(url, {"take": SCRIPT, "correct": CORRECT}, self._lost, authorities)
 
     @property
     def usable(self) -> bool:
@@ -245,20 +252,20 @@ class FollowRedis:
     def __init__(self, gateway: str, admissions: Admissions) -> None:
         self._gateway = gateway
         self._admissions = admissions
-        self._url = ""
+        self._at = "", ""
         self._task: asyncio.Task[None] | None = None
 
     def look(self, table: Table | None) -> None:
         """A configuration was taken over."""
-        url = table.redis_url if table is not None else ""
-        if url == self._url:
+        url, authorities = (table.redis_url, table.authorities) if table is not None else ("", "")
+        if (url, authorities) == self._at:
             return
-        self._url = url
+        self._at = url, authorities
         if self._task is not None:
             self._task.cancel()
         self._admissions.shared = self._task = None
         if url:
-            shared = SharedCounters(url, self._gateway, self._admissions.counters)
+            shared = SharedCounters(url, self._gateway, self._admissions.counters, authorities=authorities)
             self._admissions.shared = shared
             self._task = asyncio.get_running_loop().create_task(self._run(shared))
 

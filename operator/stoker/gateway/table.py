@@ -161,6 +161,8 @@ class Routes:
     """Names that stand for several deployments."""
     redis_url: str = ""
     """Where replicas count together; empty where each counts for itself."""
+    authorities: str = ""
+    """Certificates, as PEM, that are trusted beside the public authorities."""
     certificate_secret: str = ""
     """Secret with the certificate to serve HTTPS with; empty for HTTP."""
     sites: tuple[Site, ...] = ()
@@ -191,6 +193,7 @@ class Table:
     replicas: int = 1
     usage_url: str = ""
     redis_url: str = ""
+    authorities: str = ""
     introspection: Introspection | None = None
     strangers: dict[bytes, tuple[float, ApiProblem]] = field(default_factory=dict)
     """Tokens that are nobody's, by their SHA-256: until when that is believed, and what to say."""
@@ -218,13 +221,15 @@ class Table:
                 break
         return tuple(scope for scope in found if scope.bounds != NO_BOUNDS)
 
-    def role_of(self, user: str, groups: frozenset[str]) -> str:
-        """The first role that names a user, or a group of his; empty where none does."""
-        return next((role.name for role in self.roles.values() if user in role.users or role.groups & groups), "")
+    def role_of(self, names: Iterable[str], groups: frozenset[str]) -> str:
+        """The first role that names a user by one of his names, or a group of his; empty where none does."""
+        return next(
+            (role.name for role in self.roles.values() if not role.users.isdisjoint(names) or role.groups & groups), ""
+        )
 
     def role_of_person(self, user: str, groups: frozenset[str]) -> str:
         """Of somebody for whom a service calls, as it would be by his token of the identity provider; empty where nothing names him."""
-        return next((role for value, role in self.role_map if value in groups), "") or self.role_of(user, groups)
+        return next((role for value, role in self.role_map if value in groups), "") or self.role_of((user,), groups)
 
     def is_ours(self, authorization: str) -> bool:
         """Whether a call comes from the operator or the usage process, who have the token of the configuration."""
@@ -277,6 +282,7 @@ def build_table(routes: Routes, keys: Iterable[Key], key_sets: Mapping[str, obje
         replicas=routes.replicas,
         usage_url=routes.usage_url,
         redis_url=routes.redis_url,
+        authorities=routes.authorities,
     )
 
 

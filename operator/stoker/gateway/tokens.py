@@ -47,8 +47,8 @@ class Identity:
     """By the issuer's role map; empty where none of his values is in it."""
     default_role: str
     """Where no role names him, either; empty where he is not let in then."""
-    name: str
-    """The user as the token has it."""
+    names: tuple[str, ...]
+    """What roles may name him by: the user as the token has it, and his address."""
     groups: frozenset[str]
     expires_at: float
     """Clock skew included."""
@@ -240,17 +240,26 @@ def identify(issuer: Issuer, claims: dict[str, Any], now: float) -> Identity:
     user = claim(claims, issuer.user)
     if not isinstance(user, str) or not 0 < len(user) <= LONGEST_USER:
         raise BadToken(f"it does not name its user ({issuer.user})")
+    email = _email(issuer, claims)
     groups, roles = (frozenset(texts_of(claim(claims, path))) for path in (issuer.groups, issuer.roles))
     role = next((role for value, role in issuer.role_map if value in roles or value in groups), "")
     return Identity(
         caller=f"{issuer.issuer} {user}",
-        user=_HEADER_SAFE.sub("?", user),
+        user=_HEADER_SAFE.sub("?", email or user),
         role=role,
         default_role=issuer.default_role,
-        name=user,
+        names=(user, email) if email else (user,),
         groups=groups,
         expires_at=expires_at,
     )
+
+
+def _email(issuer: Issuer, claims: dict[str, Any]) -> str:
+    """His address; empty where the token has none, or its issuer only repeats what somebody claims to be his."""
+    value = claim(claims, issuer.email) if issuer.email else None
+    if not isinstance(value, str) or len(value) > LONGEST_USER or claims.get("email_verified", True) is not True:
+        return ""
+    return value
 
 
 def _check_times(claims: dict[str, Any], now: float) -> float:

@@ -26,7 +26,7 @@ from stoker.api.observed import ObservedWorkload
 from stoker.api.resolved import PublishedModel, ResolvedApiGateway
 from stoker.cluster.cache import Cache, OwnObject
 from stoker.cluster.observe import observe_deployment
-from stoker.cluster.resource_types import DEPLOYMENTS, HTTP_ROUTES, SECRETS, SERVICES, Object
+from stoker.cluster.resource_types import CONFIG_MAPS, DEPLOYMENTS, HTTP_ROUTES, SECRETS, SERVICES, Object
 from stoker.desired.api_gateway import build_account, build_children
 from stoker.desired.api_key import is_active, secret_name
 from stoker.desired.gateway_certificate import check_gateway_certificate
@@ -34,6 +34,7 @@ from stoker.desired.gateway_config import check_redis
 from stoker.desired.gateway_pod import COMPONENT
 from stoker.desired.gateway_routes import backend_secrets, check_named_routes
 from stoker.desired.gateway_tokens import check_introspection, check_issuers
+from stoker.desired.gateway_trust import check_gateway_authorities, usable_authorities
 from stoker.desired.publishing import check_gateway, published_models
 from stoker.desired.replicas import is_sleeping
 from stoker.desired.usage_pod import build_usage
@@ -72,6 +73,7 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
             context, gateway.metadata.namespace, backend_secrets(gateway), KEY_SECRET_FIELD
         )
         redis_url = await _read_redis_url(context, gateway)
+        authorities = await _read_authorities(context, gateway)
         resolved = ResolvedApiGateway(
             gateway=gateway,
             models=models,
@@ -81,6 +83,7 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
             jwt_secrets=jwt_secrets,
             client_secret=client_secret,
             backend_secrets=backend_keys,
+            authorities=usable_authorities(authorities),
             address=base_url(gateway, cache.child(SERVICES, gateway.key)),
             ready_replicas=workload.ready_replicas if workload else 0,
             redis_url=redis_url,
@@ -98,6 +101,7 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
         check_introspection(gateway, client_secret)
         check_named_routes(gateway, models, backend_keys)
         check_redis(gateway, redis_url)
+        check_gateway_authorities(gateway, authorities)
         check_gateway_certificate(gateway, await _read_certificate(context, gateway), now)
     except StokerError as error:
         problem = error
@@ -134,6 +138,16 @@ async def _read_redis_url(context: Context, gateway: ApiGateway) -> str:
     with contextlib.suppress(KeyError, ValueError):
         return base64.b64decode(((secret or {}).get("data") or {})[URL_FIELD]).decode().strip()
     return ""
+
+
+async def _read_authorities(context: Context, gateway: ApiGateway) -> str | None:
+    """What the ConfigMap of spec.certificateAuthorities holds; None where there is none."""
+    if gateway.spec.certificate_authorities is None:
+        return None
+    place = gateway.spec.certificate_authorities.config_map_ref
+    found = await context.client.get(CONFIG_MAPS, gateway.metadata.namespace, place.name)
+    text = ((found or {}).get("data") or {}).get(place.key)
+    return text if isinstance(text, str) else None
 
 
 async def _with_engine(context: Context, model: PublishedModel) -> PublishedModel:

@@ -76,8 +76,25 @@ def refusal(verifier: Verifier, token: str) -> str:
 def test_a_good_token_says_who_calls(verifier: Verifier, key: Any, alg: str) -> None:
     token = sign(claims(groups=["staff", "x"]), key, alg)
     assert verifier.verify(token, NOW) == Identity(
-        f"{ISSUER} alice", "alice", "user", "", "alice", frozenset({"staff", "x"}), NOW + 360
+        f"{ISSUER} alice", "alice", "user", "", ("alice",), frozenset({"staff", "x"}), NOW + 360
     )
+
+
+def test_an_address_is_who_somebody_is_where_the_issuer_vouches_for_it() -> None:
+    meant = {"user": "sub", "email": "contact.mail"}
+    found = Verifier([issuer(claims=meant)], {ADDRESS: KEYS})
+    mail = {"contact": {"mail": "alice@example.com"}}
+    told = found.verify(sign(claims(**mail, email_verified=True)), NOW)
+    assert (told.caller, told.user, told.names) == (
+        f"{ISSUER} alice",
+        "alice@example.com",
+        ("alice", "alice@example.com"),
+    )
+    assert found.verify(sign(claims(**mail)), NOW).user == "alice@example.com", "many issuers do not say"
+    for unsure in (False, None, "true", 1):
+        assert found.verify(sign(claims(**mail, email_verified=unsure)), NOW).names == ("alice",)
+    for odd in ({}, {"contact": {"mail": ["a@b"]}}, {"contact": {"mail": "x" * 300}}, {"contact": {"mail": ""}}):
+        assert found.verify(sign(claims(**odd)), NOW).names == ("alice",)
 
 
 def test_a_shared_secret_signs_for_its_own_issuer_only(verifier: Verifier) -> None:

@@ -9,10 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable
 
-from stoker.gateway.envoy.parts import API, HTTP_OPTIONS, Document, extension, no_limits, socket_address
+from stoker.gateway.envoy.parts import (
+    API,
+    EXTENSION,
+    HTTP_OPTIONS,
+    Document,
+    extension,
+    from_file,
+    no_limits,
+    socket_address,
+)
 from stoker.gateway.routing import Backend, External, Route
 from stoker.gateway.settings import Settings
 
+AUTHORITIES_NAME = "authorities"
 MODEL_AT = "x-gw-model-at"
 """Where in the body the model's name stands, as the policy found it: first byte and length."""
 
@@ -53,6 +63,16 @@ def route_clusters(settings: Settings, routes: Iterable[Route], ready: Container
                 found.append(_external_cluster(settings, external_name(route, index), backend.external))
             found.append(_composite(route, index, _tries(route, index, ready)))
     return found
+
+
+def build_authorities(certificates: str) -> Document:
+    """Whom backends outside may have their certificates from; others in this place count for new connections."""
+    secret = {
+        "@type": EXTENSION + "transport_sockets.tls.v3.Secret",
+        "name": AUTHORITIES_NAME,
+        "validation_context": {"trusted_ca": {"inline_string": certificates}},
+    }
+    return {"resources": [secret]}
 
 
 def external_name(route: Route, index: int) -> str:
@@ -153,11 +173,17 @@ def _external_cluster(settings: Settings, name: str, external: External) -> Docu
     }
     if external.tls:
         names = [{"san_type": "DNS", "matcher": {"exact": external.host}}]
-        validation = {"trusted_ca": {"filename": str(settings.authorities)}, "match_typed_subject_alt_names": names}
+        validation = {
+            "default_validation_context": {"match_typed_subject_alt_names": names},
+            "validation_context_sds_secret_config": {
+                "name": AUTHORITIES_NAME,
+                "sds_config": from_file(settings.authorities),
+            },
+        }
         cluster["transport_socket"] = extension(
             "envoy.transport_sockets.tls",
             "transport_sockets.tls.v3.UpstreamTlsContext",
             sni=external.host,
-            common_tls_context={"validation_context": validation},
+            common_tls_context={"combined_validation_context": validation},
         )
     return cluster
