@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import product
 from typing import Any, NoReturn
 
@@ -13,6 +14,8 @@ from stoker.gateway.openai_errors import ApiProblem
 
 SPELLINGS = frozenset(map("".join, product(*((letter, letter.upper()) for letter in "model")))) - {"model"}
 """Members that engines in Go take for `model`."""
+UTF_8 = frozenset(("utf-8", "utf8", "us-ascii", "ascii"))
+_CHARSET = re.compile(r"""charset\s*\*?\s*=\s*["']?([^"';,\s]*)""")
 
 
 class BadBody(Exception):
@@ -29,6 +32,9 @@ class _TwoModels(dict[str, Any]):
 
 def read_json_model(request: Request) -> str:
     """The `model` of a JSON body, which stays with the request for those who need more of it."""
+    if "=" in request.content_type and not UTF_8.issuperset(_CHARSET.findall(request.content_type.lower())):
+        # An engine may believe it, and then reads other letters than we do: in UTF-7 plain ones can stand for others.
+        _bad("The request body is in another charset; send JSON in UTF-8.")
     request.document = read_document(request.body)
     name = request.document.get("model")
     if name is None:

@@ -75,7 +75,6 @@ class Request:
     """The Authorization header; of several, nothing. Where the path takes it, what came in x-api-key stands here."""
     body: bytes = b""
     content_type: str = ""
-    """Of forms only."""
     user_token: str = ""
     """What a service says of its user (X-OpenWebUI-User-Jwt): believed of keys that speak for users, and if its signature is good."""
     user_groups: str = ""

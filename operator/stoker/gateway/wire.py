@@ -30,7 +30,6 @@ STATUS_LINES = {
 }
 NO_CONFIGURATION = STATUS_LINES[503] + b"content-length: 0\r\n\r\n"
 NOT_HTTP = STATUS_LINES[400] + b"content-length: 0\r\nconnection: close\r\n\r\n"
-FORMS_PREFIX = "/v1/audio/"
 AUTHORIZATION = b"\r\nauthorization:"
 API_KEY = b"\r\nx-api-key:"
 USER_TOKEN = b"\r\n" + USER_TOKEN_HEADER.encode() + b":"
@@ -53,14 +52,14 @@ def parse_request(head: bytes, body: bytes) -> Request | None:
         key = _header(head, API_KEY)
         authorization = f"Bearer {key}" if key else None
     user_token = _header(head, USER_TOKEN) or ""
-    form = (_header(head, CONTENT_TYPE) or "") if target.startswith(FORMS_PREFIX) else ""
+    content_type = _header(head, CONTENT_TYPE) or ""
     stage = _header(head, STAGE) or ""
     return Request(
         parts[0].decode("latin-1"),
         target,
         authorization or "",
         body,
-        form,
+        content_type,
         user_token,
         # Only beside a token do they say anything.
         (_header(head, USER_GROUPS) or "") if user_token else "",

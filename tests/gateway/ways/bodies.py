@@ -6,7 +6,7 @@ import gzip
 import json
 import zlib
 
-from gateway.ways.registry import CHAT, CHAT_PATH, GUEST, Fortress, dumps, refused, way
+from gateway.ways.registry import CHAT, CHAT_PATH, EMBED_PATH, GUEST, Fortress, dumps, refused, way
 from gateway.wire import talk
 
 
@@ -54,6 +54,15 @@ def utf_16(fortress: Fortress) -> None:
 @way("body in UTF-7, or with a byte-order mark")
 def utf_7(fortress: Fortress) -> None:
     rejected(fortress, json.dumps(CHAT).encode("utf-7") + b"\xff", b"\xef\xbb\xbf" + dumps(CHAT))
+
+
+@way("a charset that makes another body of it")
+def other_charset(fortress: Fortress) -> None:
+    """In UTF-7 the user is nobody, and a second model stands behind it."""
+    body = b'{"model": "embed", "user": "+ACI-, +ACI-model+ACI-: +ACI-qwen"}'
+    assert json.loads(body.decode("utf-7"))["model"] == "qwen"
+    for charset in ("utf-7", "UTF-16", '"utf-7"', "utf-8; charset=utf-7", "cp500", "'utf-7'"):
+        refused(fortress.ask(GUEST, {"content-type": f"application/json; Charset={charset}"}, body, EMBED_PATH), 400)
 
 
 @way("overlong UTF-8")

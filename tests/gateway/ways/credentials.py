@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 
 from gateway.pod import NAMESPACE, until
 from gateway.ways.registry import CHAT, CHAT_PATH, GUEST, Fortress, refused, way
@@ -118,6 +119,31 @@ def suspended_key(fortress: Fortress) -> None:
     config.keys = [key for key in config.keys if key["name"] != "leaver"]
     config.apply(fortress.world.kubernetes)
     until(lambda: fortress.ask("sk-leaver").status == 401, "the key is out", within=5)
+
+
+@way("a key that goes while its connection stays")
+def key_gone_on_an_open_connection(fortress: Fortress) -> None:
+    config = fortress.world.current
+    config.key("stayer", "sk-stayer", models=["embed"])
+    fortress.world.apply(config)
+    connection = http.client.HTTPConnection("127.0.0.1", fortress.port, timeout=10)
+
+    def status() -> int:
+        connection.request("GET", "/v1/models", headers={"authorization": "Bearer sk-stayer"})
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+
+    try:
+        assert status() == 200
+        assert connection.sock
+        port = connection.sock.getsockname()[1]
+        config.keys = [key for key in config.keys if key["name"] != "stayer"]
+        config.apply(fortress.world.kubernetes)
+        until(lambda: status() == 401, "the key is out", within=5)
+        assert connection.sock.getsockname()[1] == port
+    finally:
+        connection.close()
 
 
 @way("another gateway's key")

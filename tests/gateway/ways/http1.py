@@ -6,7 +6,7 @@ import contextlib
 import socket
 
 from gateway.pod import Answer
-from gateway.ways.registry import CHAT_PATH, EMBED_PATH, GUEST, Fortress, dumps, refused, way
+from gateway.ways.registry import CHAT_PATH, EMBED_PATH, GUEST, Fortress, at_once, dumps, refused, way
 from gateway.wire import talk
 
 GUESTS = f"Authorization: Bearer {GUEST}\r\n".encode()
@@ -168,13 +168,17 @@ def other_host(fortress: Fortress) -> None:
 
 @way("an upgrade to a websocket or to HTTP/2")
 def upgrade(fortress: Fortress) -> None:
-    for lines in (
-        b"Connection: Upgrade\r\nUpgrade: websocket\r\n",
-        b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n",
-        b"Connection: Upgrade\r\nUpgrade: TLS/1.0\r\n",
-    ):
+    def try_one(lines: bytes) -> None:
         request = b"POST " + CHAT_PATH.encode() + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n" + lines + b"\r\n"
         assert not drain(fortress, request + INNER).startswith(b"HTTP/1.1 101")
+
+    settings = b"HTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
+    protocols = (
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\n",
+        b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n" + settings,
+        b"Connection: Upgrade\r\nUpgrade: TLS/1.0\r\n",
+    )
+    at_once(try_one, protocols)
 
 
 @way("a header that the connection shall lose")
@@ -220,5 +224,9 @@ def inner_pages(fortress: Fortress) -> None:
 
 @way("nonsense in place of HTTP")
 def nonsense(fortress: Fortress) -> None:
-    for request in (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 300, b"\x00" * 1000, b"GET / HTTP/1.1\r\n" * 100, b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n"):  # fmt: skip
+    requests = (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 300, b"\x00" * 1000, b"GET / HTTP/1.1\r\n" * 100, b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n")  # fmt: skip
+
+    def try_one(request: bytes) -> None:
         assert b"200" not in drain(fortress, request + b"\r\n\r\n", 1.0)[:16]
+
+    at_once(try_one, requests)

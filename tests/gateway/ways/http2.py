@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from gateway.ways.frames import Headers, Http2, Outcome
-from gateway.ways.registry import CHAT, CHAT_PATH, EMBED_PATH, GUEST, Fortress, dumps, way
+from gateway.ways.registry import CHAT, CHAT_PATH, EMBED_PATH, GUEST, Fortress, at_once, dumps, way
 from hyperframe.frame import ContinuationFrame, DataFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
 
 
@@ -23,10 +23,14 @@ def attempt(fortress: Fortress, headers: Headers, body: bytes = b"") -> Outcome:
         return connection.outcome()
 
 
-def turned_away(fortress: Fortress, headers: Headers, body: bytes = b"") -> None:
+def turned_away(fortress: Fortress, *requests: Headers, body: bytes = b"") -> None:
     """By a refusal, or by ending stream or connection."""
-    found = attempt(fortress, headers, body)
-    assert found.reset or found.gone or 400 <= found.status < 500, found
+
+    def try_one(headers: Headers) -> None:
+        found = attempt(fortress, headers, body)
+        assert found.reset or found.gone or 400 <= found.status < 500, found
+
+    at_once(try_one, requests)
 
 
 @way("HTTP/2 without a key")
@@ -43,60 +47,60 @@ def two_keys(fortress: Fortress) -> None:
 
 @way("HTTP/2 pseudo-headers given twice")
 def twice(fortress: Fortress) -> None:
-    for name, value in ((":path", "/slots"), (":method", "GET"), (":authority", "engine"), (":scheme", "https")):
-        headers = head(EMBED_PATH)
-        turned_away(fortress, [headers[0], (name, value), *headers[1:]], dumps({"model": "embed"}))
+    headers = head(EMBED_PATH)
+    more = ((":path", "/slots"), (":method", "GET"), (":authority", "engine"), (":scheme", "https"))
+    turned_away(fortress, *([headers[0], one, *headers[1:]] for one in more), body=dumps({"model": "embed"}))
 
 
 @way("HTTP/2 pseudo-headers after the others")
 def after_the_others(fortress: Fortress) -> None:
     headers = head(EMBED_PATH)
-    turned_away(fortress, [*headers[:2], *headers[3:], (":path", CHAT_PATH)], dumps({"model": "embed"}))
+    turned_away(fortress, [*headers[:2], *headers[3:], (":path", CHAT_PATH)], body=dumps({"model": "embed"}))
 
 
 @way("HTTP/2 pseudo-headers that are unknown or missing")
 def unknown_pseudo(fortress: Fortress) -> None:
-    turned_away(fortress, [(":x-gw-cluster", "team-a/qwen"), *head(EMBED_PATH)], dumps({"model": "embed"}))
+    turned_away(fortress, [(":x-gw-cluster", "team-a/qwen"), *head(EMBED_PATH)], body=dumps({"model": "embed"}))
     turned_away(fortress, [(":protocol", "websocket"), *head(CHAT_PATH, method="CONNECT")])
-    for missing in range(3):
-        turned_away(fortress, [header for index, header in enumerate(head()) if index != missing], dumps(CHAT))
+    without = ([header for index, header in enumerate(head()) if index != missing] for missing in range(3))
+    turned_away(fortress, *without, body=dumps(CHAT))
 
 
 @way("HTTP/2 paths that are none")
 def odd_paths(fortress: Fortress) -> None:
-    for path in ("", "slots", "*", "http://engine/slots", "/slots HTTP/1.1", "/v1/embeddings HTTP/1.1\r\nx-gw-cluster: team-a/qwen", "/v1/embeddings\x00", "\\slots"):  # fmt: skip
-        turned_away(fortress, head(path), dumps({"model": "embed"}))
+    paths = ("", "slots", "*", "http://engine/slots", "/slots HTTP/1.1", "/v1/embeddings HTTP/1.1\r\nx-gw-cluster: team-a/qwen", "/v1/embeddings\x00", "\\slots")  # fmt: skip
+    turned_away(fortress, *map(head, paths), body=dumps({"model": "embed"}))
 
 
 @way("HTTP/2 methods that are none")
 def odd_methods(fortress: Fortress) -> None:
-    for method in ("", "GET /slots HTTP/1.1\r\nx: ", "POST ", "get", "CONNECT", "TRACE"):
-        turned_away(fortress, head(method=method), dumps(CHAT))
+    methods = ("", "GET /slots HTTP/1.1\r\nx: ", "POST ", "get", "CONNECT", "TRACE")
+    turned_away(fortress, *(head(method=method) for method in methods), body=dumps(CHAT))
 
 
 @way("HTTP/2 with lines in a header")
 def lines_in_a_header(fortress: Fortress) -> None:
-    for name, value in (("x", "y\r\nx-gw-cluster: team-a/qwen"), ("x\r\nx-gw-cluster", "team-a/qwen"), ("x", "y\x00z"), ("x: y\r\nz", "1")):  # fmt: skip
-        turned_away(fortress, head(EMBED_PATH, (name, value)), dumps({"model": "embed"}))
+    lines = (("x", "y\r\nx-gw-cluster: team-a/qwen"), ("x\r\nx-gw-cluster", "team-a/qwen"), ("x", "y\x00z"), ("x: y\r\nz", "1"))  # fmt: skip
+    turned_away(fortress, *(head(EMBED_PATH, line) for line in lines), body=dumps({"model": "embed"}))
 
 
 @way("HTTP/2 with names in capitals")
 def capitals(fortress: Fortress) -> None:
     turned_away(fortress, head("/v1/models", ("Authorization", "Bearer sk-alice"), method="GET", key=None))
-    turned_away(fortress, head(CHAT_PATH, ("X-GW-Cluster", "team-a/qwen")), dumps(CHAT))
+    turned_away(fortress, head(CHAT_PATH, ("X-GW-Cluster", "team-a/qwen")), body=dumps(CHAT))
 
 
 @way("HTTP/2 with HTTP/1's own headers")
 def connection_headers(fortress: Fortress) -> None:
-    for name, value in (("transfer-encoding", "chunked"), ("connection", "x-gw-key"), ("upgrade", "h2c"), ("te", "gzip")):  # fmt: skip
-        turned_away(fortress, head(CHAT_PATH, (name, value)), b"0\r\n\r\nGET /slots HTTP/1.1\r\n\r\n")
+    lines = (("transfer-encoding", "chunked"), ("connection", "x-gw-key"), ("upgrade", "h2c"), ("te", "gzip"))
+    turned_away(fortress, *(head(CHAT_PATH, line) for line in lines), body=b"0\r\n\r\nGET /slots HTTP/1.1\r\n\r\n")
 
 
 @way("HTTP/2 with a length that is not the body's")
 def wrong_length(fortress: Fortress) -> None:
-    for length in ("0", "3", "100000", "-1", "x", "3, 4"):
-        body = dumps({"model": "embed", "input": "x"})
-        turned_away(fortress, head(EMBED_PATH, ("content-length", length)), body)
+    lengths = ("0", "3", "100000", "-1", "x", "3, 4")
+    wrong = (head(EMBED_PATH, ("content-length", length)) for length in lengths)
+    turned_away(fortress, *wrong, body=dumps({"model": "embed", "input": "x"}))
 
 
 @way("HTTP/2 with our own headers")
@@ -108,9 +112,11 @@ def own_headers(fortress: Fortress) -> None:
 
 @way("HTTP/2 to another authority")
 def other_authority(fortress: Fortress) -> None:
-    for authority in ("127.0.0.1:9090", "team-a/qwen", "x@engine", "", "engine\\x"):
-        headers = [header for header in head("/slots") if header[0] != ":authority"]
-        turned_away(fortress, [*headers[:3], (":authority", authority), *headers[3:], ("host", "engine")])
+    authorities = ("127.0.0.1:9090", "team-a/qwen", "x@engine", "", "engine\\x")
+    headers = [header for header in head("/slots") if header[0] != ":authority"]
+    turned_away(
+        fortress, *([*headers[:3], (":authority", one), *headers[3:], ("host", "engine")] for one in authorities)
+    )
 
 
 @way("HTTP/2 headers that never end")
@@ -158,14 +164,17 @@ def ping_flood(fortress: Fortress) -> None:
 
 @way("HTTP/2 frames that are none")
 def odd_frames(fortress: Fortress) -> None:
-    for frame in (
+    def try_one(frame: bytes) -> None:
+        with Http2(fortress.port) as connection:
+            connection.send(frame)
+            found = connection.outcome()
+            assert found.gone or found.reset
+
+    frames = (
         DataFrame(1, b"before any header").serialize(),
         b"\xff\xff\xff\x00\x00\x00\x00\x00\x01",
         ContinuationFrame(1, data=b"x").serialize(),
         HeadersFrame(1, data=b"\xff" * 40, flags=["END_HEADERS"]).serialize(),
         HeadersFrame(2, data=b"", flags=["END_HEADERS"]).serialize(),
-    ):
-        with Http2(fortress.port) as connection:
-            connection.send(frame)
-            found = connection.outcome()
-            assert found.gone or found.reset
+    )
+    at_once(try_one, frames)

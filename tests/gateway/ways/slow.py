@@ -52,6 +52,19 @@ def slow_bodies(fortress: Fortress) -> None:
             connection.close()
 
 
+@way("a stranger who waits to be asked for his body")
+def stranger_waits_for_100(fortress: Fortress) -> None:
+    """He may be asked, but is refused before he has sent any of it."""
+    head = f"POST {CHAT_PATH} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\nExpect: 100-continue\r\n\r\n"
+    received = b""
+    with socket.create_connection(("127.0.0.1", fortress.port), timeout=10) as connection:
+        connection.sendall(head.encode())
+        while b"HTTP/1.1 401" not in received:
+            data = connection.recv(65536)
+            assert data, received
+            received += data
+
+
 def is_closed(connection: socket.socket) -> bool:
     """By the other side; what it said before is read and thrown away."""
     connection.setblocking(False)

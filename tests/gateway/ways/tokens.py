@@ -35,6 +35,15 @@ def alg_none(fortress: Fortress) -> None:
             refused(fortress.ask(token), 401)
 
 
+@way("JWT that names two algorithms")
+def two_algorithms(fortress: Fortress) -> None:
+    for first, second in (("RS256", "none"), ("none", "RS256")):
+        head = f'{{"alg": "{first}", "kid": "first", "alg": "{second}"}}'.encode()
+        token = base64.urlsafe_b64encode(head).decode().rstrip("=") + "." + part(claims(fortress))
+        for signature in ("", "AA", fortress.issuer.token("eve").split(".")[2]):
+            refused(fortress.ask(f"{token}.{signature}"), 401)
+
+
 @way("JWT with its signature cut off")
 def signature_cut(fortress: Fortress) -> None:
     head, payload, signature = fortress.issuer.token("eve").split(".")

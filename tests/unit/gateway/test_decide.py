@@ -223,6 +223,19 @@ def test_errors_are_in_the_words_of_the_path_that_was_asked(table: Table) -> Non
     assert ask(table, CHAT, {"model": "nope"}).dialect == "openai"
 
 
+@pytest.mark.parametrize("charset", ["utf-7", "UTF-16", '"utf-7"', "utf-8; charset=utf-7", "", "'cp037'"])
+def test_a_body_in_another_charset_than_ours_is_refused(table: Table, charset: str) -> None:
+    told = f"application/json; Charset={charset}"
+    assert ask(table, CHAT, {"model": "qwen"}, content_type=told).reason == "invalid_json"
+
+
+@pytest.mark.parametrize(
+    "told", ["", "application/json", "application/json; charset=utf-8", 'text/plain;charset="UTF-8"', "a=b"]
+)
+def test_a_body_in_utf_8_is_read_whatever_type_it_is_said_to_be(table: Table, told: str) -> None:
+    assert ask(table, CHAT, {"model": "qwen"}, content_type=told).reason == "allowed"
+
+
 def test_a_form_routes_by_its_field(table: Table) -> None:
     body = b'--x\r\nContent-Disposition: form-data; name="model"\r\n\r\nqwen\r\n--x--\r\n'
     form = {"body": body, "content_type": "multipart/form-data; boundary=x"}
