@@ -43,13 +43,13 @@ def decide(
     wish: Wish | None = None
     load: Load | None = None
     for sample in samples:
-        speed = compute_speed(learned, spec)
         load, memory = compute_load(sample, replicas.desired, memory)
+        if not replicas.rolling_out:
+            learned, memory = learn_speed(learned, load, memory, spec)
+        speed = compute_speed(learned, memory.residence, spec)
         need, memory = compute_need(load, speed, memory, spec)
         memory = mark_needed(memory, min(need.replicas, spec.max_replicas), load.time)
         wish = _grow(need, load, speed, replicas, learned, memory, spec)
-        if not replicas.rolling_out:
-            learned, memory = learn_speed(learned, load, memory, spec)
     if wish is None or load is None:
         wish = _keep_unseen(now, replicas.desired, memory)
     elif wish.replicas < replicas.desired:

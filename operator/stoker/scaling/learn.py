@@ -27,7 +27,10 @@ def learn_speed(learned: Learned, load: Load, memory: Memory, spec: Autoscaling)
     """Take one interval into account; intervals of which a part is unknown teach nothing."""
     if load.silent or load.seconds <= 0 or load.ready == 0:
         return learned, memory
-    if memory.calm_since is not None:
+    if learned.residence_seconds is None:
+        # A reading made too long by a queue, or by what a queue left behind, is better than a guess.
+        learned, memory = _learn_residence(learned, load, memory)
+    elif memory.calm_since is not None:
         calm = load.time - memory.calm_since
         if calm > _SETTLED_SECONDS:
             learned, memory = _learn_residence(learned, load, memory)
@@ -36,11 +39,7 @@ def learn_speed(learned: Learned, load: Load, memory: Memory, spec: Autoscaling)
             slots = learned.slots * (1 + _DRIFT_PER_SECOND * load.seconds)
             learned = replace(learned, slots=min(float(spec.target_inflight), slots))
     elif memory.saturated_since is not None:
-        if learned.residence_seconds is None:
-            # A model that was never without a queue: a reading made too long by it is better than a guess.
-            learned, memory = _learn_residence(learned, load, memory)
-        else:
-            learned, memory = _learn_slots(learned, load, memory, spec)
+        learned, memory = _learn_slots(learned, load, memory, spec)
     return learned, memory
 
 

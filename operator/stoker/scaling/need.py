@@ -9,7 +9,7 @@ from typing import Literal
 
 from stoker.scaling.load import Load
 from stoker.scaling.spec import Autoscaling
-from stoker.scaling.state import Learned, Memory
+from stoker.scaling.state import Learned, Memory, Tally
 
 Reason = Literal[
     "ArrivalRate",
@@ -52,6 +52,8 @@ class Speed:
 
     slots: float
     residence: float
+    measured: bool = True
+    """False while the residence is a guess."""
 
     @property
     def rate(self) -> float:
@@ -64,10 +66,16 @@ class Speed:
         return f"{self.rate:.2g} requests/s per replica"
 
 
-def compute_speed(learned: Learned, spec: Autoscaling) -> Speed:
-    """Nothing learned yet means: the bound that the user set, and requests of ten seconds."""
+def compute_speed(learned: Learned, under_way: Tally, spec: Autoscaling) -> Speed:
+    """Nothing learned yet means: the bound that the user set, and requests of ten seconds, or less if it looks like less.
+
+    The guess counts as one request among those that are measured ``under_way``: else a model with quick requests would
+    be given all its replicas before the first measurement is complete.
+    """
     slots = learned.slots if learned.slots is not None else float(spec.target_inflight)
-    return Speed(max(0.5, _UTILISATION * slots), learned.residence_seconds or _ASSUMED_RESIDENCE_SECONDS)
+    guess = (_ASSUMED_RESIDENCE_SECONDS + under_way.amount) / (1 + under_way.count)
+    residence = learned.residence_seconds or min(_ASSUMED_RESIDENCE_SECONDS, guess)
+    return Speed(max(0.5, _UTILISATION * slots), residence, measured=learned.residence_seconds is not None)
 
 
 def compute_need(load: Load, speed: Speed, memory: Memory, spec: Autoscaling) -> tuple[Wish, Memory]:
@@ -121,7 +129,11 @@ def _advance(load: Load, speed: Speed, memory: Memory, spec: Autoscaling) -> lis
     queues = []
     for replicas, x in enumerate(before, 1):
         filled = x + load.arrivals
-        queues.append(filled - min(filled * leaving, replicas * finished))
+        x = filled - min(filled * leaving, replicas * finished)
+        if not speed.measured and not load.silent and replicas >= load.ready:
+            # What the replicas that are there have left is seen; a guess shall not make more of it.
+            x = min(x, load.in_flight)
+        queues.append(x)
     return queues
 
 

@@ -192,6 +192,14 @@ def test_before_its_first_answer_a_new_model_does_not_multiply(model: Make) -> N
     assert decision.desired == 1
 
 
+def test_a_new_model_with_quick_requests_is_not_given_all_its_replicas(model: Make) -> None:
+    """Two requests a second, half a second each: one replica that works on two at a time is enough, and that shows early."""
+    fresh = model(learned=Learned(), target_inflight=2)
+    fresh.run(30)
+    fresh.run(60, arrivals=4, completions=4, running=1)
+    assert max(decision.desired for decision in fresh.decisions) == 1
+
+
 def test_a_gateway_that_counts_anew_adds_what_it_counted_since(model: Make) -> None:
     steady = model(desired=1)
     steady.run(60, arrivals=2, completions=2, running=2)

@@ -7,7 +7,7 @@ import pytest
 from stoker.scaling import Autoscaling, Learned, Memory
 from stoker.scaling.load import Load
 from stoker.scaling.need import Speed, compute_need, compute_relief, compute_speed
-from stoker.scaling.state import Moment
+from stoker.scaling.state import Moment, Tally
 
 SPEC = Autoscaling(max_replicas=8)
 SPEED = Speed(slots=4.0, residence=2.0)
@@ -16,10 +16,16 @@ MEMORY = Memory(recent=(Moment(100, 0, 2),), queues=(0.0,) * 8)
 
 
 def test_what_is_not_learned_is_assumed_from_the_users_bound() -> None:
-    speed = compute_speed(Learned(), SPEC)
+    speed = compute_speed(Learned(), Tally(), SPEC)
     assert (speed.slots, speed.residence) == (pytest.approx(28.8), 10.0)
-    learned = compute_speed(Learned(residence_seconds=2.0, slots=10.0), SPEC)
+    learned = compute_speed(Learned(residence_seconds=2.0, slots=10.0), Tally(), SPEC)
     assert learned.rate == pytest.approx(4.5)
+
+
+def test_the_first_requests_of_a_model_already_tell_when_they_are_quick() -> None:
+    assert compute_speed(Learned(), Tally(2.0, 4), SPEC).residence == pytest.approx(12 / 5)
+    assert compute_speed(Learned(), Tally(300.0, 1), SPEC).residence == 10.0, "of slow ones too few are done to tell"
+    assert compute_speed(Learned(residence_seconds=2.0), Tally(0.1, 4), SPEC).residence == 2.0
 
 
 def test_a_burst_needs_as_many_as_let_nobody_wait_longer_than_allowed() -> None:
