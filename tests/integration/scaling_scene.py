@@ -55,6 +55,8 @@ class Scene:
     gateway_ip: str = ""
     endpoints: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     """Address of each pod that may get requests, by model and pod."""
+    told: dict[str, dict[str, list[str]]] = field(default_factory=lambda: defaultdict(dict))
+    """What happened to each pod, in order and by model: starts, serves, out of routing, asked to go, gone."""
     replicas: dict[str, list[tuple[float, int]]] = field(default_factory=lambda: defaultdict(list))
     """When a Deployment's replicas were seen to change, and to what."""
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -125,12 +127,21 @@ class Scene:
     def _take_pod(self, pod: Object, *, gone: bool) -> None:
         metadata, status = pod["metadata"], pod.get("status") or {}
         labels = metadata["labels"]
-        known = self.endpoints[labels["stoker.dev/model-deployment"]]
+        name = labels["stoker.dev/model-deployment"]
+        known = self.endpoints[name]
         ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions") or ())
         if gone or not ready or "deletionTimestamp" in metadata or labels["stoker.dev/routable"] == "false":
             known.pop(metadata["name"], None)
         else:
             known[metadata["name"]] = status["podIP"]
+        now = "serves" if metadata["name"] in known else "starts"
+        if labels["stoker.dev/routable"] == "false":
+            now = "out of routing"
+        if gone or "deletionTimestamp" in metadata:
+            now = "gone" if gone else "asked to go"
+        told = self.told[name].setdefault(metadata["name"], [])
+        if told[-1:] != [now]:
+            told.append(now)
 
     async def watch_replicas(self) -> None:
         async for event in self.client.watch(DEPLOYMENTS, self.namespace):

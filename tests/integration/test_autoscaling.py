@@ -20,6 +20,7 @@ from integration.objects import engine, model
 from integration.scaling_scene import QUICK, Scene, scene
 from integration.waiting import condition, reason, until
 
+from stoker.api.names import OVERRIDE_ANNOTATION
 from stoker.cluster.client import KubeClient
 from stoker.cluster.resource_types import MODEL_DEPLOYMENTS, PODS
 
@@ -97,6 +98,33 @@ async def test_no_request_is_lost_when_it_races_with_the_last_replica_s_going(
     assert all(not model.held for model in stage.gateway.models.values())
     await stage.until(lambda: all(stage.wanted(name) == 0 for name in names))
     await stage.until(lambda: not any(stage.endpoints.values()))
+
+
+async def test_pending_replicas_go_first_then_the_least_busy_and_it_leaves_routing_before_it_is_asked_to_go(
+    stage: Scene,
+) -> None:
+    """Three by hand where two have a place; the younger of them is the busy one, which Kubernetes by itself would take."""
+    requests = {"requests": {"cpu": "40"}}
+    await stage.open(stage.scaling_model("busy", autoscaling={**QUICK, "minReplicas": 1}, resources=requests))
+    (old,) = stage.endpoints["busy"]
+
+    def by_hand(number: str) -> None:
+        stage.plane.kubectl("annotate", "--overwrite", "smd/busy", "-n", stage.namespace, number)
+
+    by_hand(f"{OVERRIDE_ANNOTATION}=3")
+    await stage.until(lambda: len(stage.endpoints["busy"]) == 2 and len(stage.told["busy"]) == 3)
+    (young,) = set(stage.endpoints["busy"]) - {old}
+    (pending,) = set(stage.told["busy"]) - {old, young}
+    by_hand(f"{OVERRIDE_ANNOTATION}=2")
+    await stage.until(lambda: stage.told["busy"][pending][-1] == "gone")
+    assert stage.told["busy"][old][-1] == stage.told["busy"][young][-1] == "serves"
+
+    stage.pods.engine(stage.endpoints["busy"][young]).running = 1
+    by_hand(f"{OVERRIDE_ANNOTATION}-")
+    await stage.until(lambda: stage.told["busy"][old][-1] == "gone")
+    assert stage.told["busy"][old][-3:] == ["out of routing", "asked to go", "gone"]
+    assert stage.told["busy"][young][-1] == "serves"
+    assert set(stage.endpoints["busy"]) == {young}
 
 
 async def test_an_operator_that_is_killed_while_scaling_leaves_nothing_undone(

@@ -28,18 +28,19 @@ def read_override(deployment: ModelDeployment) -> int | None:
 def decide_replicas(deployment: ModelDeployment, scaled: int | None, present: int | None) -> int:
     """Replicas wanted now: suspended, overridden, scaled by load, or as the user says.
 
-    ``scaled`` is what the autoscaler asks for; before it has spoken, what is ``present`` stays within the bounds.
+    ``scaled`` is what the autoscaler asks for, which follows an override by itself, so that who goes leaves routing first;
+    before it has spoken, what is ``present`` stays within the bounds.
     """
     spec = deployment.spec
     if spec.suspend:
         return 0
     override = read_override(deployment)
+    if spec.autoscaling is not None and scaled is not None:
+        return scaled
     if override is not None:
         return override
     if spec.autoscaling is None:
         return spec.replicas
-    if scaled is not None:
-        return scaled
     least, most = spec.autoscaling.min_replicas, spec.autoscaling.max_replicas
     return least if present is None else min(max(least, present), most)
 

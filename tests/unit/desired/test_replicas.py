@@ -24,11 +24,12 @@ OVERRIDE = {"annotations": {"stoker.dev/replicas-override": "3"}}
         ({"autoscaling": SCALING}, {}, None, 0, 1),
         ({"autoscaling": {"minReplicas": 0, "maxReplicas": 4}}, {}, None, None, 0),
         ({"autoscaling": SCALING, "suspend": True}, OVERRIDE, 3, 3, 0),
-        ({"autoscaling": SCALING}, OVERRIDE, 1, 1, 3),
+        ({"autoscaling": SCALING}, OVERRIDE, None, 1, 3),
+        ({"autoscaling": SCALING}, OVERRIDE, 1, 1, 1),
         ({"replicas": 1}, OVERRIDE, None, None, 3),
     ],
 )
-def test_the_user_says_how_many_then_an_override_then_the_load(
+def test_the_user_says_how_many_then_the_autoscaler_which_follows_an_override_then_an_override(
     make_model, spec, metadata, scaled, present, wanted
 ) -> None:
     assert decide_replicas(make_model(metadata=metadata, **spec), scaled, present) == wanted
