@@ -116,6 +116,6 @@ class AutoscalingStatus(StatusModel):
     since: datetime | None = None
     """When the number last changed."""
     learned: LearnedStatus | None = None
-    """What was measured of one replica; written when it has moved by 5 %, once a minute at most."""
+    """What was measured of one replica; a number that is new is written after a minute, one that has moved by a fifth after ten."""
     state: str | None = None
     """What a restarted operator goes on from, as JSON; not meant for people."""

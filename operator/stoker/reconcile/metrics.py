@@ -25,6 +25,16 @@ WRITES = Counter(
     "stoker_api_writes", "Writes to the API server by verb and resource, leases included.", ["verb", "resource"]
 )
 LEADING = Gauge("stoker_leader", "1 while this process is the leader.")
+SCALING_ROUND = Histogram(
+    "stoker_autoscaling_round_seconds",
+    "How long a round of the autoscaler over all models took.",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 4),
+)
+SCALING_PERIOD = Histogram(
+    "stoker_autoscaling_period_seconds",
+    "Time from the beginning of a round of the autoscaler to that of the next; two seconds are meant.",
+    buckets=(1, 1.5, 1.9, 2.1, 2.5, 3, 5, 10),
+)
 EVENTS_DROPPED = Gauge("stoker_events_dropped", "Kubernetes Events not posted because too many came at once.")
 
 _READS = frozenset({"get", "list", "discover"})

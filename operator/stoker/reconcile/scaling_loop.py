@@ -27,6 +27,7 @@ from stoker.desired.replicas import decide_replicas, is_stopped, read_override
 from stoker.errors import Stalled
 from stoker.reconcile.context import Context, Scaled
 from stoker.reconcile.gateway_streams import GatewayPod, GatewayStreams
+from stoker.reconcile.metrics import SCALING_PERIOD, SCALING_ROUND
 from stoker.reconcile.report import reference_to
 from stoker.reconcile.routing import restore_routing, take_out_of_routing
 from stoker.reconcile.scaled_model import ScaledModel, build_sample, choose_leaving, live_pods, observe_replicas
@@ -38,8 +39,9 @@ logger = logging.getLogger(__name__)
 
 PERIOD_SECONDS = 2.0
 OVERRIDE = "Override"
-# Decisions for hundreds of models take a while; wake-ups and reconciles go on in between.
-_MODELS_AT_ONCE = 10
+# Decisions for hundreds of models take a while; wake-ups and reconciles go on in between. Not more often: whenever the round
+# lets others go first, all that are ready go, and in a storm of reconciles that is a tenth of a second.
+_AT_ONCE_SECONDS = 0.01
 
 Readings = dict[Key, EngineReading | None]
 """By pod: None where the agent was asked and did not answer."""
@@ -65,8 +67,6 @@ class ScalingLoop:
         self._resolved: dict[Key, tuple[str, str]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.models: dict[Key, ScaledModel] = {}
-        self.took_seconds = 0.0
-        self.late_seconds = 0.0
 
     @property
     def connected_gateways(self) -> int:
@@ -78,15 +78,18 @@ class ScalingLoop:
         loop = asyncio.get_running_loop()
         async with self._reader:
             due = loop.time()
+            before: float | None = None
             try:
                 while True:
-                    self.late_seconds = loop.time() - due
                     started = loop.time()
+                    if before is not None:
+                        SCALING_PERIOD.observe(started - before)
+                    before = started
                     try:
                         await self.tick()
                     except Exception:
                         logger.exception("the autoscaler's round failed; the next one comes")
-                    self.took_seconds = loop.time() - started
+                    SCALING_ROUND.observe(loop.time() - started)
                     due = max(due + PERIOD_SECONDS, loop.time())
                     await asyncio.sleep(due - loop.time())
             finally:
@@ -106,14 +109,16 @@ class ScalingLoop:
         self._gateways = dict(self._find_gateways())
         self._streams.follow([pod for pods in self._gateways.values() for pod in pods])
         await asyncio.gather(self._ask_gateways(), self._ask_engines(scaled))
-        for number, (key, model) in enumerate(scaled.items(), 1):
+        began = time.monotonic()
+        for key, model in scaled.items():
             try:
                 self._decide(key, model)
             except Exception:
                 # Of one model only: the others shall not stand still with it.
                 logger.exception("ModelDeployment %s/%s could not be decided on", *key)
-            if number % _MODELS_AT_ONCE == 0:
+            if time.monotonic() - began > _AT_ONCE_SECONDS:
                 await asyncio.sleep(0)
+                began = time.monotonic()
         await self._tell_loading()
 
     def _meet(self, key: Key, model: ModelDeployment) -> None:

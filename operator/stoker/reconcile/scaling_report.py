@@ -62,14 +62,8 @@ class ScalingCollector(Collector):
             reasons.add_metric((*key, _reason(state)), 1)
         yield from families.values()
         yield reasons
-        for name, words, value in (
-            ("round_seconds", "How long the latest round over all models took.", self._loop.took_seconds),
-            ("round_late_seconds", "How late the latest round began.", self._loop.late_seconds),
-            ("gateway_streams", "Gateway pods that tell wake-ups at once.", self._loop.connected_gateways),
-        ):
-            family = GaugeMetricFamily(f"stoker_autoscaling_{name}", words)
-            family.add_metric((), value)
-            yield family
+        words = "Gateway pods that tell wake-ups at once."
+        yield GaugeMetricFamily("stoker_autoscaling_gateway_streams", words, self._loop.connected_gateways)
 
 
 def _reason(state: ScaledModel) -> str:

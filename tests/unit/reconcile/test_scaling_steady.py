@@ -6,7 +6,7 @@ import random
 from itertools import pairwise
 
 import pytest
-from unit.reconcile.scaling_world import NAME, START, World, world
+from unit.reconcile.scaling_world import KEY, NAME, START, World, world
 
 COLD_START = 40.0
 SLOTS = 2
@@ -57,7 +57,11 @@ async def test_half_an_hour_of_steady_load_turns_at_most_once_in_five_minutes(ra
         here.model(autoscaling={"maxReplicas": 6}, maxConcurrentRequests=SLOTS)
         here.deployment(1)
         service = Service(here, rate, seed)
-        wanted = [await service.round() for _ in range(900)]
+        wanted, told = [], []
+        for _ in range(900):
+            wanted.append(await service.round())
+            if not told or told[-1] is not here.context.scaled[KEY]:
+                told.append(here.context.scaled[KEY])
         turns, last = [], 0
         for number, (before, after) in enumerate(pairwise(wanted)):
             direction = (after > before) - (after < before)
@@ -66,3 +70,6 @@ async def test_half_an_hour_of_steady_load_turns_at_most_once_in_five_minutes(ra
             last = direction or last
         assert all(sum(start <= turn < start + 300 for turn in turns) <= 1 for start in range(0, 1800, 60)), turns
         assert service.served > 0.9 * rate * 1800
+        changes = sum(before != after for before, after in pairwise(wanted))
+        print(f"{len(told)} statuses for {changes} changes")
+        assert len(told) <= changes + 6, [each.status for each in told]
