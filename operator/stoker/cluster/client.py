@@ -58,9 +58,9 @@ class KubeClient:
         )
 
     @classmethod
-    async def connect(cls, *, observer: RequestObserver | None = None) -> Self:
-        """A client for the pod's own service account, or for KUBECONFIG."""
-        return cls(await read_connection(), observer=observer)
+    async def connect(cls, *, observer: RequestObserver | None = None, context: str | None = None) -> Self:
+        """A client for the pod's own service account, or for KUBECONFIG and a context of it."""
+        return cls(await read_connection(context), observer=observer)
 
     @property
     def connection(self) -> Connection:

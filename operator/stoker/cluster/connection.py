@@ -58,29 +58,52 @@ class Connection:
         return context
 
 
-async def read_connection() -> Connection:
-    """Find the API server: KUBECONFIG when it is set, else the pod's service account, else ~/.kube/config."""
+async def read_connection(context: str | None = None) -> Connection:
+    """Find the API server: KUBECONFIG when it is set, else the pod's service account, else ~/.kube/config.
+
+    A context is one of the kubeconfig's; by default its current one.
+    """
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
-    if not os.environ.get("KUBECONFIG") and host and (ACCOUNT_FOLDER / "token").exists():
+    if host and _is_pod(context):
         return Connection(
             server=f"https://{f'[{host}]' if ':' in host else host}:{port}",
             ca_file=str(ACCOUNT_FOLDER / "ca.crt"),
             token_file=ACCOUNT_FOLDER / "token",
         )
-    return await _read_kubeconfig()
+    return await _read_kubeconfig(context)
 
 
-async def _read_kubeconfig() -> Connection:
+def read_namespace(context: str | None = None) -> str:
+    """The namespace that kubectl would use now."""
+    if _is_pod(context):
+        return (ACCOUNT_FOLDER / "namespace").read_text().strip()
+    from kubernetes.aio.config import ConfigException, list_kube_config_contexts
+
+    try:
+        contexts, current = list_kube_config_contexts()  # type: ignore[no-untyped-call]
+    except (ConfigException, FileNotFoundError) as error:
+        raise _not_configured(error) from error
+    chosen = next((known for known in contexts if known["name"] == context), current)
+    return str(chosen["context"].get("namespace") or "default")
+
+
+def _is_pod(context: str | None) -> bool:
+    return context is None and not os.environ.get("KUBECONFIG") and (ACCOUNT_FOLDER / "token").exists()
+
+
+def _not_configured(error: Exception) -> ConnectionNotConfigured:
+    return ConnectionNotConfigured(f"no service account in this pod and no usable kubeconfig ({error}); set KUBECONFIG")
+
+
+async def _read_kubeconfig(context: str | None) -> Connection:
     from kubernetes.aio.client import Configuration
     from kubernetes.aio.config import ConfigException, load_kube_config
 
     configuration = Configuration()
     try:
-        await load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        await load_kube_config(context=context, client_configuration=configuration)  # type: ignore[no-untyped-call]
     except (ConfigException, FileNotFoundError) as error:
-        raise ConnectionNotConfigured(
-            f"no service account in this pod and no usable kubeconfig ({error}); set KUBECONFIG"
-        ) from error
+        raise _not_configured(error) from error
     authorization = str(configuration.api_key.get("BearerToken", ""))
     return Connection(
         server=configuration.host.rstrip("/"),
