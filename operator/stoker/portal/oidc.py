@@ -98,6 +98,8 @@ class IdentityProvider:
         document = await self._discover(oidc)
         token = await self._exchange(oidc, document, redirect_uri, query["code"], known["verifier"])
         claims = await self._claims(oidc, str(token.get("id_token") or ""), known["nonce"])
+        if claim(claims, oidc.user_claim) is None or claim(claims, oidc.roles_claim) is None:
+            claims = await self._ask_more(document, claims, str(token.get("access_token") or ""))
         return judge(oidc, config, claims)
 
     async def _claims(self, oidc: PortalOidc, id_token: str, nonce: str) -> dict[str, Any]:
@@ -123,6 +125,16 @@ class IdentityProvider:
                     raise SignInRefused(f"The ID token is not good: {error}") from error
         raise AssertionError("unreachable")
 
+    async def _ask_more(self, document: Mapping[str, Any], claims: dict[str, Any], token: str) -> dict[str, Any]:
+        """What is told beside the ID token, which may be thin: scopes are about this answer in the first place (Core, 5.4)."""
+        if not token or "userinfo_endpoint" not in document:
+            return claims
+        more = await self._get(_endpoint(document, "userinfo_endpoint"), token)
+        # Somebody else's answer must not be taken for his (Core, 5.3.2).
+        if more.get("sub") != claims["sub"]:
+            raise SignInRefused("The identity provider's userinfo is about somebody else than its ID token.")
+        return {**more, **claims}
+
     async def _discover(self, oidc: PortalOidc) -> dict[str, Any]:
         if self._document and self._issuer == oidc.issuer and time.monotonic() - self._read_at < FRESH_SECONDS:
             return self._document
@@ -141,10 +153,11 @@ class IdentityProvider:
             self._keys = KeySet.import_key_set(await self._get(_endpoint(document, "jwks_uri")))  # type: ignore[arg-type]
         return self._keys
 
-    async def _get(self, url: str) -> dict[str, Any]:
+    async def _get(self, url: str, token: str = "") -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
             async with httpx.AsyncClient(transport=self._transport, timeout=TIMEOUT_SECONDS) as client:
-                answer = (await client.get(url)).raise_for_status().json()
+                answer = (await client.get(url, headers=headers)).raise_for_status().json()
         except (httpx.HTTPError, ValueError) as error:
             raise SignInRefused(f"The identity provider does not answer at {url}: {error}") from error
         if not isinstance(answer, dict):
