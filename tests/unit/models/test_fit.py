@@ -12,6 +12,7 @@ of its log, and VmHWM of /proc/PID/status once /health answers.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -25,6 +26,7 @@ from stoker.models.fit import (
     largest_context,
     parse_fit_request,
 )
+from stoker.models.hf_config import facts_of as facts_of_config
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -145,6 +147,33 @@ LLAMA_8B = replace(
 
 def test_llama_8b_takes_128_kib_for_a_token() -> None:
     assert kv_bytes(LLAMA_8B, run(131_072, 1)) == 16 * GIB
+
+
+@pytest.mark.parametrize(
+    ("config", "published"),
+    [
+        (
+            {"num_hidden_layers": 61, "hidden_size": 7168, "num_attention_heads": 128, "num_key_value_heads": 128}
+            | {"model_type": "deepseek_v3", "kv_lora_rank": 512, "qk_rope_head_dim": 64},
+            70_272,
+        ),
+        (
+            {"num_hidden_layers": 80, "hidden_size": 8192, "num_attention_heads": 64, "num_key_value_heads": 8}
+            | {"model_type": "qwen2", "use_sliding_window": False, "sliding_window": 131_072},
+            327_680,
+        ),
+        (
+            {"num_hidden_layers": 126, "hidden_size": 16_384, "num_attention_heads": 128, "num_key_value_heads": 8}
+            | {"model_type": "llama"},
+            516_096,
+        ),
+    ],
+    ids=["DeepSeek-V3", "Qwen2.5-72B", "Llama-3.1-405B"],
+)
+def test_a_token_takes_what_is_published(config: dict[str, Any], published: int) -> None:
+    """Bytes for a token in 16 bits: https://arxiv.org/abs/2505.09343, table 1; fields as in the models' config.json."""
+    facts = facts_of_config(config, [])
+    assert kv_bytes(facts, FitRequest("VLLM", 1, 1024)) == 1024 * published
 
 
 def test_pages_are_paid_once_for_all_slots() -> None:
