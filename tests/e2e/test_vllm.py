@@ -6,6 +6,7 @@ It starts in a minute, takes 3 GB of memory, and its image 3 GB of disk. Each st
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +19,10 @@ from e2e.kube import Kube, Object, until
 from openai import OpenAI
 from unit.engines.test_table import requests_of
 
+from stoker.api.inspection import ModelStatus
 from stoker.engines import ENGINES
+from stoker.models.fit import FitRequest, kv_bytes
+from stoker.models.inspected import facts_of
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -44,6 +48,20 @@ parser = make_arg_parser(FlexibleArgumentParser())
 for line in sys.stdin:
     parser.parse_args(json.loads(line))
     print("ok")
+"""
+
+# Bytes of all processes of the engine: a page that several share counts once.
+MEMORY = """
+import pathlib
+total = 0
+for process in pathlib.Path("/proc").glob("[0-9]*"):
+    try:
+        if b"stoker" not in (process / "cmdline").read_bytes():
+            lines = (process / "smaps_rollup").read_text().splitlines()
+            total += sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
+    except OSError:
+        pass
+print(total)
 """
 
 
@@ -174,6 +192,20 @@ def test_the_agent_tells_vllms_numbers(kube: Kube, service: Service, moved: Move
 def page_of(text: str) -> dict[str, float]:
     lines = [line for line in text.splitlines() if line.startswith("stoker_engine")]
     return {line.split("{")[0]: float(line.rsplit(" ", 1)[1]) for line in lines}
+
+
+def test_the_bill_of_memory_agrees_with_what_vllm_prints_and_takes(kube: Kube, service: Service, moved: Move) -> None:
+    found = kube.get("modeldeployments", service.namespace, "smollm2")
+    assert found
+    fit, model = found["status"]["fit"], ModelStatus.model_validate(found["status"]["model"])
+    pod = pods(kube, service)[0]
+    said = kube.kubectl("logs", "-n", service.namespace, pod, "-c", "engine")
+    tokens = int(re.search(r"KV cache size: ([\d,]+) tokens", said)[1].replace(",", ""))  # type: ignore[index]
+    # The cache has a fixed size here; how many tokens are in it is vLLM's own reckoning.
+    reckoned = kv_bytes(facts_of(model), FitRequest("VLLM", 1, tokens))
+    assert reckoned == pytest.approx(fit["kvBytes"], rel=0.05)
+    taken = int(kube.kubectl("exec", "-n", service.namespace, pod, "-c", "engine", "--", "python3", "-c", MEMORY))
+    assert 0.7 * fit["requiredBytes"] < taken <= fit["requiredBytes"]
 
 
 def test_every_generated_command_is_accepted_by_vllms_own_parser(kube: Kube, service: Service, moved: Move) -> None:

@@ -176,6 +176,11 @@ def test_a_token_takes_what_is_published(config: dict[str, Any], published: int)
     assert kv_bytes(facts, FitRequest("VLLM", 1, 1024)) == 1024 * published
 
 
+def test_a_token_takes_what_vllm_prints() -> None:
+    """vLLM 0.32 on a CPU, the same model as 16-bit safetensors, --kv-cache-memory-bytes 1073741824: "CPU KV cache size: 46,592 tokens"."""
+    assert kv_bytes(SMOLLM2, FitRequest("VLLM", 1, 46_592)) == pytest.approx(GIB, rel=0.001)
+
+
 def test_pages_are_paid_once_for_all_slots() -> None:
     paged = FitRequest("VLLM", 256, 8192, devices=1, available_bytes=24 * GIB)
     assert kv_bytes(LLAMA_8B, paged) == 8192 * 128 * 1024
