@@ -150,6 +150,12 @@ async def test_a_deleted_child_is_back_within_five_seconds(
             {"metadata": {"labels": {"app.kubernetes.io/managed-by": "me"}}},
             lambda obj: obj["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "stoker",
         ),
+        (
+            DISRUPTION_BUDGETS,
+            GATEWAY,
+            {"spec": {"maxUnavailable": None, "minAvailable": 2}},
+            lambda obj: obj["spec"].get("maxUnavailable") == 1 and "minAvailable" not in obj["spec"],
+        ),
         (ROLES, GATEWAY, {"rules": []}, lambda obj: obj["rules"]),
         (
             ROLE_BINDINGS,
@@ -176,7 +182,7 @@ async def test_an_edited_child_is_put_back_within_five_seconds(
     edit: Object,
     is_back: Callable[[Object], Any],
 ) -> None:
-    plane.apply(engine(), model(), gateway(), namespace=namespace)
+    plane.apply(engine(), model(), gateway(replicas=2), namespace=namespace)
     await everything_ready(client, namespace)
     await settled_versions(client, namespace)
     edited = await client.merge(resource, namespace, name, edit)
@@ -202,8 +208,10 @@ async def test_what_is_no_longer_wanted_goes(
 ) -> None:
     plane.apply(engine(), model(), gateway(replicas=2), namespace=namespace)
     await until(client, DISRUPTION_BUDGETS, namespace, GATEWAY, bool)
-    plane.apply(gateway(replicas=1, auth={"adminKey": False}), namespace=namespace)
+    await until(client, SECRETS, namespace, f"{GATEWAY}-usage", bool)
+    plane.apply(gateway(replicas=1, auth={"adminKey": False}, usage={"enabled": False}), namespace=namespace)
     await until_gone(client, DISRUPTION_BUDGETS, namespace, GATEWAY)
+    await until_gone(client, SECRETS, namespace, f"{GATEWAY}-usage")
     await until_gone(client, API_KEYS, namespace, f"{GATEWAY}-admin")
     await until_gone(client, SECRETS, namespace, f"{GATEWAY}-admin")
 

@@ -167,7 +167,12 @@ def _disruption_budget(gateway: ApiGateway) -> Object:
         "policy/v1",
         "PodDisruptionBudget",
         web_ui_name(gateway.metadata.name),
-        spec={"maxUnavailable": 1, "selector": {"matchLabels": selector_labels(gateway, COMPONENT)}},
+        # Without the null somebody's minAvailable would stay beside ours, and with both it is refused.
+        spec={
+            "maxUnavailable": 1,
+            "minAvailable": None,
+            "selector": {"matchLabels": selector_labels(gateway, COMPONENT)},
+        },
     )
 
 

@@ -20,13 +20,22 @@ from stoker.api.names import (
     keys_secret_name,
     portal_name,
     routes_secret_name,
+    usage_name,
     web_ui_name,
 )
 from stoker.api.observed import ObservedWorkload
 from stoker.api.resolved import PublishedModel, ResolvedApiGateway
 from stoker.cluster.cache import Cache, OwnObject
 from stoker.cluster.observe import observe_deployment
-from stoker.cluster.resource_types import CONFIG_MAPS, DEPLOYMENTS, HTTP_ROUTES, SECRETS, SERVICES, Object
+from stoker.cluster.resource_types import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    HTTP_ROUTES,
+    SECRETS,
+    SERVICES,
+    STATEFUL_SETS,
+    Object,
+)
 from stoker.desired.api_gateway import build_account, build_children
 from stoker.desired.api_key import is_active, secret_name
 from stoker.desired.gateway_certificate import check_gateway_certificate
@@ -90,9 +99,9 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
         )
         children = build_children(resolved, context.settings)
         await context.children.apply_all(gateway, children)
-        await _prune_portal_secret(context, gateway, children)
         usage = build_usage(gateway, token, context.settings)
         wanted = [*children, *usage, *web_ui_children(context, gateway, web_ui)]
+        await _prune_secrets_of_parts(context, gateway, wanted)
         await context.children.prune(gateway, wanted)
         await _prune_http_routes(context, gateway, wanted)
         usage_problem = await try_usage(context, gateway, usage)
@@ -126,7 +135,7 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
         now=now,
     )
     await report(context, own, status)
-    return retry_after(problem or web_ui_problem or usage_problem, at_most=RESYNC_SECONDS)
+    return retry_after(problem or web_ui_problem or usage_problem, status.conditions, now, at_most=RESYNC_SECONDS)
 
 
 async def _read_redis_url(context: Context, gateway: ApiGateway) -> str:
@@ -232,9 +241,10 @@ async def _prune_key_secrets(context: Context, gateway: ApiGateway, children: li
         index += 1
 
 
-async def _prune_portal_secret(context: Context, gateway: ApiGateway, children: list[Object]) -> None:
-    """Secrets are in no cache; that the portal ran is known by its Deployment, which is about to go."""
-    key = (gateway.metadata.namespace, portal_name(gateway.metadata.name))
-    wanted = any(child["kind"] == DEPLOYMENTS.kind and child["metadata"]["name"] == key[1] for child in children)
-    if not wanted and context.cache.child(DEPLOYMENTS, key) is not None:
-        await context.children.delete(gateway, SECRETS, key)
+async def _prune_secrets_of_parts(context: Context, gateway: ApiGateway, wanted: list[Object]) -> None:
+    """Secrets are in no cache; that portal or usage ran is known by their workloads, which are about to go."""
+    namespace, name = gateway.key
+    there = {(child["kind"], child["metadata"]["name"]) for child in wanted}
+    for workload, part in ((DEPLOYMENTS, portal_name(name)), (STATEFUL_SETS, usage_name(name))):
+        if (workload.kind, part) not in there and context.cache.child(workload, (namespace, part)) is not None:
+            await context.children.delete(gateway, SECRETS, (namespace, part))

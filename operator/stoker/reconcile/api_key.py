@@ -90,7 +90,7 @@ async def reconcile_api_key(context: Context, own: OwnObject, api_key: ApiKey) -
     await report(context, own, new)
     change = next_change(api_key.model_copy(update={"status": new}), now)
     until_change = (change - now).total_seconds() if change else RESYNC_SECONDS
-    return retry_after(problem, at_most=min(RESYNC_SECONDS, max(until_change, 1.0)))
+    return retry_after(problem, new.conditions, now, at_most=min(RESYNC_SECONDS, max(until_change, 1.0)))
 
 
 async def _check_user_tokens(context: Context, api_key: ApiKey) -> None:

@@ -15,6 +15,7 @@ from stoker.status.inference_engine import compute_inference_engine_status
 async def reconcile_inference_engine(context: Context, own: OwnObject, engine: InferenceEngine) -> float | None:
     """One pass; says when to look again."""
     problem: StokerError | None = None
+    now = context.now()
     image: str | None = None
     try:
         check_engine(engine, context.settings)
@@ -25,7 +26,7 @@ async def reconcile_inference_engine(context: Context, own: OwnObject, engine: I
     except StokerError as error:
         problem = error
     status = compute_inference_engine_status(
-        engine, image=image, models=len(context.cache.models_on_engine(engine.key)), problem=problem, now=context.now()
+        engine, image=image, models=len(context.cache.models_on_engine(engine.key)), problem=problem, now=now
     )
     await report(context, own, status)
-    return retry_after(problem)
+    return retry_after(problem, status.conditions, now)

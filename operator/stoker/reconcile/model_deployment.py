@@ -33,7 +33,7 @@ from stoker.status.model_deployment import compute_model_deployment_status
 
 async def reconcile_model_deployment(context: Context, own: OwnObject, model: ModelDeployment) -> float | None:
     """One pass; says when to look again."""
-    cache, settings = context.cache, context.settings
+    cache, settings, now = context.cache, context.settings, context.now()
     problem: StokerError | None = None
     resolved: ResolvedModelDeployment | None = None
     publishers, name_taken = find_publishers(cache, model)
@@ -92,10 +92,10 @@ async def reconcile_model_deployment(context: Context, own: OwnObject, model: Mo
         name_taken=name_taken,
         update_available=update,
         scaling=scaled.status if scaled else model.status.autoscaling,
-        now=context.now(),
+        now=now,
     )
     await report(context, own, status)
-    return retry_after(problem)
+    return retry_after(problem, status.conditions, now)
 
 
 def _described(pod: ObservedPod) -> ModelStatus | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
 from stoker.api.base import Condition, StatusModel
 from stoker.cluster.cache import OwnObject
 from stoker.cluster.errors import ApiError
@@ -9,7 +12,9 @@ from stoker.cluster.resource_types import TYPE_BY_KIND, Object
 from stoker.errors import StokerError, Waiting
 from stoker.reconcile.context import Context
 
+# What has stood in the way for an hour will hardly be gone in the next seconds; but who mends it shall not wait long either.
 STALLED_RESYNC_SECONDS = 15.0
+LONGEST_STALLED_RESYNC_SECONDS = 60.0
 
 
 async def report(context: Context, own: OwnObject, status: StatusModel) -> None:
@@ -29,11 +34,20 @@ async def report(context: Context, own: OwnObject, status: StatusModel) -> None:
     _tell_changes(context, own, getattr(old, "conditions", []), getattr(status, "conditions", []))
 
 
-def retry_after(problem: StokerError | None, *, at_most: float | None = None) -> float | None:
-    """When to look again by itself: what stands in the way may be something that is not watched, such as a foreign Service."""
+def retry_after(
+    problem: StokerError | None, conditions: Sequence[Condition], now: datetime, *, at_most: float | None = None
+) -> float | None:
+    """When to look again by itself: what stands in the way may be something that is not watched, such as a foreign Service.
+
+    ``conditions`` tell for how long it has stood there.
+    """
     wait = None
-    if problem is not None:
-        wait = problem.retry_after if isinstance(problem, Waiting) else STALLED_RESYNC_SECONDS
+    if isinstance(problem, Waiting):
+        wait = problem.retry_after
+    elif problem is not None:
+        stalled = [now - condition.last_transition_time for condition in conditions if condition.type == "Stalled"]
+        lasting = max(stalled, default=timedelta()).total_seconds()
+        wait = min(max(STALLED_RESYNC_SECONDS, lasting), LONGEST_STALLED_RESYNC_SECONDS)
     return min((delay for delay in (wait, at_most) if delay is not None), default=None)
 
 
