@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
-def make_certificate(name: str = "localhost", days: int = 30) -> tuple[bytes, bytes]:
-    """A self-signed certificate and its key, as PEM; its subject is the name."""
+def make_certificate(name: str = "localhost", days: int = 30, host: str = "localhost") -> tuple[bytes, bytes]:
+    """A self-signed certificate and its key, as PEM; its subject is the name, and it is good for the host."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
@@ -25,7 +25,7 @@ def make_certificate(name: str = "localhost", days: int = 30) -> tuple[bytes, by
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=60))
         .not_valid_after(now + timedelta(days=days))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )

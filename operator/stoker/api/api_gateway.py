@@ -15,6 +15,7 @@ from stoker.api.base import (
     Conditions,
     DnsLabel,
     KindInfo,
+    KubernetesList,
     KubernetesObject,
     LabelSelector,
     LocalObjectReference,
@@ -386,6 +387,8 @@ class ApiGatewaySpec(ApiModel):
     """The web chat, in which people sign in and talk to these models. Default: none; {} is enough."""
     portal: Portal | None = None
     """Web pages where people see their models and make their own keys. Default: none; {} is enough."""
+    egress: KubernetesList | None = None
+    """Restricts what its pods may call, by NetworkPolicy: to DNS, the API server, the models, usage and portal, what auth, routes and limits name, and these egress rules, as in a NetworkPolicy; [] for none besides. Default: they may call anything."""
     resources: KubernetesObject | None = None
     """Requests and limits of the Envoy container, as in a Pod. Default: requests of 100m CPU and 128Mi memory."""
     pod_template: KubernetesObject | None = None

@@ -9,6 +9,7 @@ from stoker.api.resolved import OperatorSettings, ResolvedApiGateway
 from stoker.desired.client_files import build_client_files
 from stoker.desired.expose import api_paths, build_route, build_service
 from stoker.desired.gateway_config import build_secrets, count_key_secrets
+from stoker.desired.gateway_egress import build_egress
 from stoker.desired.gateway_pod import COMPONENT, ENVOY_PORT, POLICY_PORT, build_pod_template
 from stoker.desired.objects import Object, child, operator_peer, portal_peers, selector_labels
 from stoker.desired.portal import build_portal
@@ -31,7 +32,7 @@ def build_workload(resolved: ResolvedApiGateway, settings: OperatorSettings) -> 
     children = [
         build_account(gateway),
         *_rights(gateway, count_key_secrets(resolved)),
-        _network_policy(gateway, settings),
+        _network_policy(resolved, settings),
         build_service(gateway, COMPONENT, gateway.metadata.name, gateway.spec.expose),
         *build_route(gateway, COMPONENT, gateway.metadata.name, gateway.spec.expose, api_paths(gateway)),
     ]
@@ -67,26 +68,23 @@ def _deployment(resolved: ResolvedApiGateway, settings: OperatorSettings) -> Obj
     )
 
 
-def _network_policy(gateway: ApiGateway, settings: OperatorSettings) -> Object:
+def _network_policy(resolved: ResolvedApiGateway, settings: OperatorSettings) -> Object:
+    gateway = resolved.gateway
     peers = [operator_peer(settings)]
     if gateway.spec.usage.enabled:
         peers.append(usage_peer(gateway))
     peers += portal_peers(gateway)
-    return child(
-        gateway,
-        COMPONENT,
-        "networking.k8s.io/v1",
-        "NetworkPolicy",
-        gateway.metadata.name,
-        spec={
-            "podSelector": {"matchLabels": selector_labels(gateway, COMPONENT)},
-            "policyTypes": ["Ingress"],
-            "ingress": [
-                {"ports": [{"port": ENVOY_PORT, "protocol": "TCP"}]},
-                {"from": peers, "ports": [{"port": POLICY_PORT, "protocol": "TCP"}]},
-            ],
-        },
-    )
+    spec: Object = {
+        "podSelector": {"matchLabels": selector_labels(gateway, COMPONENT)},
+        "policyTypes": ["Ingress"],
+        "ingress": [
+            {"ports": [{"port": ENVOY_PORT, "protocol": "TCP"}]},
+            {"from": peers, "ports": [{"port": POLICY_PORT, "protocol": "TCP"}]},
+        ],
+    }
+    if gateway.spec.egress is not None:
+        spec |= {"policyTypes": ["Ingress", "Egress"], "egress": build_egress(resolved)}
+    return child(gateway, COMPONENT, "networking.k8s.io/v1", "NetworkPolicy", gateway.metadata.name, spec=spec)
 
 
 def _disruption_budget(gateway: ApiGateway) -> Object:

@@ -30,6 +30,8 @@ POLICY_PORT = 9090
 GRACE_SECONDS = 600
 GRACE_MARGIN_SECONDS = 60
 DEFAULT_WORKERS = 2
+RUN_SIZE = "128Mi"
+"""Far more than a configuration takes: what a gateway is told is a few Secrets of 1 MiB, and is there twice."""
 
 TOKEN_DIRECTORY = "/var/run/secrets/kubernetes.io/serviceaccount"
 _ENVOY_RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}}
@@ -54,7 +56,9 @@ def build_pod_template(gateway: ApiGateway, settings: OperatorSettings, account_
             "initContainers": [_policy_container(gateway, settings)],
             "containers": [_envoy_container(gateway, settings)],
             "volumes": [
-                {"name": "run", "emptyDir": {}},
+                # In memory, for it holds keys of engines and of backends outside, and the certificate's; the log is not secret, and large.
+                {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": RUN_SIZE}},
+                {"name": "log", "emptyDir": {}},
                 {"name": "tmp", "emptyDir": {}},
                 {"name": "token", "projected": {"sources": account_token_sources()}},
             ],
@@ -97,7 +101,7 @@ def _policy_container(gateway: ApiGateway, settings: OperatorSettings) -> Object
         "resources": _POLICY_RESOURCES,
         **container_defaults(),
         "volumeMounts": [
-            _mount("run", RUN_DIRECTORY),
+            *_run_mounts(),
             _mount("tmp", "/tmp"),  # noqa: S108 - a path in the container
             _mount("token", TOKEN_DIRECTORY, readOnly=True),
         ],
@@ -133,7 +137,7 @@ def _envoy_container(gateway: ApiGateway, settings: OperatorSettings) -> Object:
         "lifecycle": {"preStop": {"httpGet": {"path": "/drain", "port": POLICY_PORT}}},
         "resources": gateway.spec.resources if gateway.spec.resources is not None else _ENVOY_RESOURCES,
         **container_defaults(),
-        "volumeMounts": [_mount("run", RUN_DIRECTORY), _mount("tmp", "/tmp")],  # noqa: S108
+        "volumeMounts": [*_run_mounts(), _mount("tmp", "/tmp")],  # noqa: S108
     }
 
 
@@ -172,6 +176,11 @@ def _limit(gateway: ApiGateway, name: str) -> Decimal | None:
     except ValueError as error:
         where = f"ApiGateway {gateway.metadata.name}: spec.resources.limits.{name}"
         raise Stalled("InvalidSpec", f"{where}: {error}") from error
+
+
+def _run_mounts() -> list[Object]:
+    """What both containers share."""
+    return [_mount("run", RUN_DIRECTORY), _mount("log", f"{RUN_DIRECTORY}/log")]
 
 
 def _mount(name: str, path: str, **more: Any) -> Object:
