@@ -376,7 +376,7 @@ class ApiGatewaySpec(ApiModel):
     usage: Usage = Usage()
     """What is kept of who used how much."""
     certificate_authorities: CertificateAuthorities | None = None
-    """Authorities of your own, trusted beside the public ones: of issuers, of introspection, of routes' external backends, and of Redis. Default: public ones only."""
+    """Authorities of your own, trusted beside the public ones: of issuers (sign-in to the portal included, to the web chat not), of introspection, of routes' external backends, and of Redis. Default: public ones only."""
     routes: Annotated[list[NamedRoute], Field(max_length=32), MapKeys(("name",))] = []
     """Names of your own for several models: shares by weight, and others to fall back on."""
     cors: Cors | None = None

@@ -81,7 +81,7 @@ def _config(resolved: ResolvedApiGateway, portal: Portal) -> Object:
         "publicUrl": portal.url,
         "roles": [_role(gateway, role) for role in gateway.roles],
         "models": [_model(gateway, model) for model in resolved.models],
-        "oidc": _oidc(gateway),
+        "oidc": _oidc(gateway, resolved.authorities),
         "userLimits": _limits(gateway.spec.limits.per_user),
         "webUiUrl": gateway.status.web_ui_url,
         "chatAddress": _chat_address(gateway),
@@ -107,7 +107,7 @@ def _chat_address(gateway: ApiGateway) -> str | None:
     return f"http://{web_ui_name(gateway.metadata.name)}.{gateway.metadata.namespace}.svc:{ui.expose.service_port}"
 
 
-def _oidc(gateway: ApiGateway) -> Object | None:
+def _oidc(gateway: ApiGateway, authorities: str) -> Object | None:
     """As the API and the web chat take it: one identity provider, one map of roles."""
     oidc = gateway.spec.auth.oidc
     if oidc is None:
@@ -120,6 +120,7 @@ def _oidc(gateway: ApiGateway) -> Object | None:
         "rolesClaim": oidc.roles_claim,
         "groupsClaim": oidc.groups_claim,
         "roleMap": {pair.value: pair.role for pair in oidc.roles},
+        **({"authorities": authorities} if authorities else {}),
     }
 
 

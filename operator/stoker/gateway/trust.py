@@ -1,26 +1,20 @@
-"""Whose certificates are trusted where the gateway calls others: the public authorities, and those of its own configuration."""
+"""How the gateway's own calls go out: they trust the public authorities, and those of its configuration."""
 
 from __future__ import annotations
 
-import logging
 import os
-import ssl
 from pathlib import Path
 
 import certifi
 import httpx
 
-logger = logging.getLogger(__name__)
-
-
-def public_authorities() -> bytes:
-    """As PEM: what SSL_CERT_FILE names, else what certifi brings."""
-    return Path(os.environ.get("SSL_CERT_FILE") or certifi.where()).read_bytes()
+from stoker.trust import tls_context
 
 
 def trusted_authorities(own: str) -> str:
-    """All of them, as PEM."""
-    return f"{public_authorities().decode()}\n{own}"
+    """For Envoy, as PEM: what SSL_CERT_FILE names, else what certifi brings, and these."""
+    public = Path(os.environ.get("SSL_CERT_FILE") or certifi.where()).read_text()
+    return f"{public}\n{own}"
 
 
 class Outgoing:
@@ -35,15 +29,5 @@ class Outgoing:
         """One that trusts these beside the public authorities; requests that run on an earlier one are not disturbed."""
         if self._client is None or own != self._own:
             self._own = own
-            self._client = httpx.AsyncClient(timeout=self._seconds, follow_redirects=False, verify=self._context(own))
+            self._client = httpx.AsyncClient(timeout=self._seconds, follow_redirects=False, verify=tls_context(own))
         return self._client
-
-    @staticmethod
-    def _context(own: str) -> ssl.SSLContext:
-        context = httpx.create_ssl_context()
-        if own:
-            try:
-                context.load_verify_locations(cadata=own)
-            except (ssl.SSLError, ValueError) as error:
-                logger.warning("the configuration's certificate authorities are not taken over: %s", error)
-        return context

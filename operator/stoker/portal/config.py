@@ -75,6 +75,8 @@ class PortalOidc(_Part):
     roles_claim: str = "roles"
     groups_claim: str = "groups"
     role_map: dict[str, str] = {}
+    authorities: str = ""
+    """Certificates, as PEM, that are trusted beside the public authorities."""
 
 
 class PortalConfig(_Part):

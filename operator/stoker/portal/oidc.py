@@ -22,6 +22,7 @@ from joserfc.jwk import KeySet
 
 from stoker.claims import claim, texts_of
 from stoker.portal.config import PortalConfig, PortalOidc
+from stoker.trust import tls_context
 
 FRESH_SECONDS = 300
 TIMEOUT_SECONDS = 10
@@ -99,7 +100,7 @@ class IdentityProvider:
         token = await self._exchange(oidc, document, redirect_uri, query["code"], known["verifier"])
         claims = await self._claims(oidc, str(token.get("id_token") or ""), known["nonce"])
         if claim(claims, oidc.user_claim) is None or claim(claims, oidc.roles_claim) is None:
-            claims = await self._ask_more(document, claims, str(token.get("access_token") or ""))
+            claims = await self._ask_more(oidc, document, claims, str(token.get("access_token") or ""))
         return judge(oidc, config, claims)
 
     async def _claims(self, oidc: PortalOidc, id_token: str, nonce: str) -> dict[str, Any]:
@@ -125,11 +126,13 @@ class IdentityProvider:
                     raise SignInRefused(f"The ID token is not good: {error}") from error
         raise AssertionError("unreachable")
 
-    async def _ask_more(self, document: Mapping[str, Any], claims: dict[str, Any], token: str) -> dict[str, Any]:
+    async def _ask_more(
+        self, oidc: PortalOidc, document: Mapping[str, Any], claims: dict[str, Any], token: str
+    ) -> dict[str, Any]:
         """What is told beside the ID token, which may be thin: scopes are about this answer in the first place (Core, 5.4)."""
         if not token or "userinfo_endpoint" not in document:
             return claims
-        more = await self._get(_endpoint(document, "userinfo_endpoint"), token)
+        more = await self._get(_endpoint(document, "userinfo_endpoint"), oidc, token)
         # Somebody else's answer must not be taken for his (Core, 5.3.2).
         if more.get("sub") != claims["sub"]:
             raise SignInRefused("The identity provider's userinfo is about somebody else than its ID token.")
@@ -139,7 +142,7 @@ class IdentityProvider:
         if self._document and self._issuer == oidc.issuer and time.monotonic() - self._read_at < FRESH_SECONDS:
             return self._document
         url = oidc.issuer.rstrip("/") + "/.well-known/openid-configuration"
-        document = await self._get(url)
+        document = await self._get(url, oidc)
         if document.get("issuer") != oidc.issuer:
             raise SignInRefused(
                 f"{url} speaks for {document.get('issuer')!r}; auth.oidc.issuer must be that, to the letter."
@@ -150,13 +153,17 @@ class IdentityProvider:
     async def _key_set(self, oidc: PortalOidc, *, fresh: bool) -> KeySet:
         document = await self._discover(oidc)
         if self._keys is None or fresh:
-            self._keys = KeySet.import_key_set(await self._get(_endpoint(document, "jwks_uri")))  # type: ignore[arg-type]
+            self._keys = KeySet.import_key_set(await self._get(_endpoint(document, "jwks_uri"), oidc))  # type: ignore[arg-type]
         return self._keys
 
-    async def _get(self, url: str, token: str = "") -> dict[str, Any]:
+    def _client(self, oidc: PortalOidc) -> httpx.AsyncClient:
+        verify = tls_context(oidc.authorities) if oidc.authorities else True
+        return httpx.AsyncClient(transport=self._transport, timeout=TIMEOUT_SECONDS, verify=verify)
+
+    async def _get(self, url: str, oidc: PortalOidc, token: str = "") -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
-            async with httpx.AsyncClient(transport=self._transport, timeout=TIMEOUT_SECONDS) as client:
+            async with self._client(oidc) as client:
                 answer = (await client.get(url, headers=headers)).raise_for_status().json()
         except (httpx.HTTPError, ValueError) as error:
             raise SignInRefused(f"The identity provider does not answer at {url}: {error}") from error
@@ -178,7 +185,7 @@ class IdentityProvider:
         # Basic, with both halves encoded, is what every provider must understand (RFC 6749, 2.3.1).
         credentials = (quote(oidc.client_id, safe=""), quote(self._client_secret, safe=""))
         try:
-            async with httpx.AsyncClient(transport=self._transport, timeout=TIMEOUT_SECONDS) as client:
+            async with self._client(oidc) as client:
                 if self._client_secret:
                     client.auth = credentials
                 answer = await client.post(_endpoint(document, "token_endpoint"), data=form)

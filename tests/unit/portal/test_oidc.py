@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import json
 import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+from gateway.certificates import make_certificate, server_context
 from joserfc import jwt
 from joserfc.jwk import KeySet, RSAKey
 from unit.portal.conftest import CONFIG, Browser
@@ -272,3 +275,24 @@ def test_whom_neither_the_map_nor_a_role_names_is_refused() -> None:
     assert judge(oidc, config, {**stranger, "groups": ["dev"]}).role == "team"
     assert judge(oidc, config, {**stranger, "email": "y@example.com"}).role == "team"
     assert judge(oidc, config, {**stranger, "groups": ["dev"], "roles": ["ai-users"]}).role == "user"
+
+
+async def test_a_provider_under_an_authority_of_ones_own_is_believed_when_that_is_trusted(tmp_path: Path) -> None:
+    chain, key = make_certificate("localhost")
+    context = server_context(chain, key, tmp_path)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = json.dumps({"issuer": issuer, "authorization_endpoint": f"{issuer}/auth"}).encode()
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b" % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
+        issuer = f"https://localhost:{server.sockets[0].getsockname()[1]}"
+        told = {**OIDC, "issuer": issuer}
+        with pytest.raises(SignInRefused, match="does not answer"):
+            await IdentityProvider("secret").begin(PortalOidc.model_validate(told), "https://ai.example.com/back")
+        trusting = PortalOidc.model_validate({**told, "authorities": chain.decode()})
+        where, _ = await IdentityProvider("secret").begin(trusting, "https://ai.example.com/back")
+        assert where.startswith(f"{issuer}/auth?")
