@@ -111,8 +111,13 @@ def _opencode(gateway: str, models: Sequence[ClientModel], address: str) -> Obje
     if chat:
         config["model"] = f"{gateway}/{chat[0].name}"
         # It makes titles.
-        config["small_model"] = f"{gateway}/{min(chat, key=lambda model: (model.parameters, model.name)).name}"
+        config["small_model"] = f"{gateway}/{_smallest(chat).name}"
     return config
+
+
+def _smallest(chat: list[ClientModel]) -> ClientModel:
+    """Of those whose size is known, if there are any."""
+    return min(chat, key=lambda model: (not model.parameters, model.parameters, model.name))
 
 
 def _opencode_model(model: ClientModel) -> Object:

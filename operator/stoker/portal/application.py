@@ -25,6 +25,7 @@ from stoker.portal.rendering import (
     SETTINGS,
     TEMPLATES,
     USAGE,
+    day,
     local_time,
     render_problem,
     short_number,
@@ -76,7 +77,7 @@ def build_site(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters.update(time=local_time, short=short_number, number="{:,}".format)
+    templates.filters.update(time=local_time, day=day, short=short_number, number="{:,}".format)
     site[TEMPLATES] = templates
     site.add_routes([*sign_in.ROUTES, *key_pages.ROUTES, *tool_pages.ROUTES, *usage_pages.ROUTES, *admin_pages.ROUTES])
     site.router.add_get("/healthz", healthz)

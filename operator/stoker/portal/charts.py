@@ -92,10 +92,10 @@ def draw_hour(moments: Sequence[Moment], now: float) -> Lines | None:
 
 
 def round_up(number: int) -> int:
-    """To 1, 2 or 5 with zeros, so that the edge of a plot is a number that people like."""
+    """To 1, 2, 3, 4, 6 or 8 with zeros, so that the edge of a plot is a number that people like."""
     scale = 1
     while True:
-        for first in (1, 2, 5):
+        for first in (1, 2, 3, 4, 6, 8):
             if number <= first * scale:
                 return first * scale
         scale *= 10

@@ -45,25 +45,31 @@ class Chat:
         token = cookies.get(COOKIE, "")
         if not config.chat_address or not token or len(token) > LONGEST_TOKEN:
             return None
-        user, chat_role = await self._whose(config.chat_address, token)
+        said = await self._whose(config.chat_address, token)
+        if said is None:
+            return None
+        user, chat_role = said
         # Its other roles are for people who wait to be let in.
         named = config.role(chat_role) if chat_role in ("admin", "user") else None
         role = named and (config.role_of(user, ()) or named)
         return ChatPerson(user, role.name) if user and role else None
 
-    async def _whose(self, address: str, token: str) -> tuple[str, str]:
+    async def _whose(self, address: str, token: str) -> tuple[str, str] | None:
         digest = hashlib.sha256(f"{address} {token}".encode()).digest()
         now = time.monotonic()
         if (found := self._known.get(digest)) and now - found[0] < FRESH_SECONDS:
             return found[1]
         said = await self._ask(address, token)
+        if said is None:
+            return None
         self._known[digest] = (now, said)
         self._known.move_to_end(digest)
         while len(self._known) > MOST_KNOWN:
             self._known.popitem(last=False)
         return said
 
-    async def _ask(self, address: str, token: str) -> tuple[str, str]:
+    async def _ask(self, address: str, token: str) -> tuple[str, str] | None:
+        """Address and role there, both empty for nobody's session; None without an answer, which is not kept."""
         try:
             # Asked directly: a proxy from the environment could not reach a Service.
             client = httpx.AsyncClient(transport=self._transport, timeout=TIMEOUT_SECONDS, trust_env=False)
@@ -71,10 +77,10 @@ class Chat:
                 answer = await client.get(
                     f"{address}/api/v1/auths/", headers={"Authorization": f"Bearer {token}"}, follow_redirects=False
                 )
-            if answer.status_code != 200:
+            if answer.status_code in (401, 403):
                 return "", ""
-            said = answer.json()
+            said = answer.raise_for_status().json()
             return str(said["email"]), str(said["role"])
         except (httpx.HTTPError, ValueError, KeyError, TypeError, UnicodeError) as error:
             logger.warning("the web chat does not say whose session it is: %s: %s", type(error).__name__, error)
-            return "", ""
+            return None

@@ -24,9 +24,8 @@ logger = logging.getLogger(__name__)
 SHUTDOWN_SECONDS = 5.0
 
 
-async def build(settings: Settings) -> web.Application:
+def build(settings: Settings, client: KubeClient) -> web.Application:
     """The site, with what runs beside it."""
-    client = await KubeClient.connect()
     directory = Directory(client, settings)
     site = build_site(settings, directory, IdentityProvider(settings.oidc_client_secret))
 
@@ -61,5 +60,9 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"stoker portal: {error}\n")
         return 2
     loop = uvloop.new_event_loop()
-    web.run_app(build(settings), port=settings.port, loop=loop, shutdown_timeout=SHUTDOWN_SECONDS, print=None)
+
+    async def connect() -> web.Application:
+        return build(settings, await KubeClient.connect())
+
+    web.run_app(connect(), port=settings.port, loop=loop, shutdown_timeout=SHUTDOWN_SECONDS, print=None)
     return 0

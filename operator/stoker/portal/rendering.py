@@ -142,6 +142,11 @@ def short_number(number: int) -> str:
     return str(number)
 
 
+def day(moment: datetime | None) -> str:
+    """Its day, in UTC."""
+    return "never" if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%d")
+
+
 def local_time(moment: datetime | None) -> str:
     """A time as people read it; in UTC, for nobody has told us where they are."""
     return "never" if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -50,8 +50,10 @@ def test_opencode_knows_models_limits_and_who_calls_tools(files, published) -> N
             published("big", seen={"name": "Big 30B", "parameters": 30_000_000_000, "tools": True}, fit=32768),
             published("small", seen={"parameters": 600_000_000, "context_length": 4096}),
             published("vectors", task="Embedding"),
+            published("another"),
         )["opencode.json"]
     )
+    assert config["provider"]["gateway"]["models"].pop("another") == {"name": "another", "tool_call": True}
     assert (config["model"], config["small_model"]) == ("gateway/big", "gateway/small")
     assert config["enabled_providers"] == ["gateway"]
     provider = config["provider"]["gateway"]

@@ -124,13 +124,20 @@ async def test_the_chat_is_not_asked_for_each_click(
         httpx.Response(200, text="not JSON"),
         httpx.Response(200, json=["dave@example.com"]),
         httpx.Response(200, json={"email": "dave@example.com"}),
+        httpx.Response(503, json={"email": "dave@example.com", "role": "admin"}),
         httpx.Response(302, headers={"Location": "http://elsewhere/"}),
     ],
 )
-async def test_an_answer_that_cannot_be_read_is_nobody(answer: httpx.Response) -> None:
+async def test_an_answer_that_cannot_be_read_is_nobody_and_not_remembered(
+    answer: httpx.Response, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = PortalConfig.model_validate(CHAT_CONFIG)
-    chat = Chat(httpx.MockTransport(lambda _: answer))
+    answers = [answer]
+    good = httpx.Response(200, json={"email": "dave@example.com", "role": "user"})
+    chat = Chat(httpx.MockTransport(lambda _: answers.pop() if answers else good))
+    monkeypatch.setattr(chat_module, "FRESH_SECONDS", 10.0)
     assert await chat.person(config, {"token": "t"}) is None
+    assert await chat.person(config, {"token": "t"}) is not None, "asked again"
 
 
 async def test_what_is_known_of_sessions_does_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
