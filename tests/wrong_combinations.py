@@ -57,8 +57,6 @@ COMBINATIONS: list[tuple[str, dict[str, Any], dict[str, Any], str, tuple[str, ..
     ("LocalAI", NVIDIA, {"source": PLAIN, "task": "Speech"}, "UnsupportedModel", ("which backend speaks", "Qwen3-TTS")),
     ("LlamaCpp", CPU, {"source": GGUF, "task": "Transcription"}, "FieldRequired", ("--mmproj", "VLLM")),
     ("VLLM", NVIDIA, {"source": PLAIN, "task": "Speech"}, "UnsupportedTask", ("task Speech", "LocalAI")),
-    ("VLLM", NVIDIA, {"source": PLAIN, "task": "Embedding", "toolCallParser": "hermes"}, "UnsupportedField",
-     ("spec.toolCallParser", "models that write texts")),
     ("Ollama", NVIDIA, {"source": GGUF, "contextLength": 4096, "speculativeDecoding": {"method": "NGram"}},
      "UnsupportedField", ("spec.speculativeDecoding", "LlamaCpp")),
     ("LlamaCpp", NVIDIA, {"source": GGUF, "speculativeDecoding": {"method": "DraftModel", "draft": {"uri": "hf://o/small"}}},

@@ -67,7 +67,6 @@ FIELDS: tuple[tuple[str, dict[str, Any]], ...] = (
         "task: Transcription, args: [--mmproj, /models/m/mmproj.gguf]",
         {"task": "Transcription", "deployment_args": ("--mmproj", "/models/m/mmproj.gguf")},
     ),
-    ("task: Rerank, chatTemplate", {"task": "Rerank", "chat_template_path": "TEMPLATE"}),
     ("task: Speech", {"task": "Speech"}),
     (
         "task: Speech, source: hf://Qwen/Qwen3-TTS-12Hz-1.7B-CustomVoice",

@@ -177,6 +177,10 @@ class ModelDeploymentSpec(ApiModel):
             "chatTemplate, toolCallParser and reasoningParser belong to task: Chat",
         ),
         Cel(
+            "self.task == 'Chat' || self.task == 'Completion' || !has(self.speculativeDecoding)",
+            "speculativeDecoding belongs to models that write texts: task Chat or Completion",
+        ),
+        Cel(
             "!has(self.gpus) || !(has(self.tensorParallelSize) || has(self.pipelineParallelSize)) || "
             "self.gpus == (has(self.tensorParallelSize) ? self.tensorParallelSize : 1) * "
             "(has(self.pipelineParallelSize) ? self.pipelineParallelSize : 1)",

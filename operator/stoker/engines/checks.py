@@ -26,7 +26,6 @@ FIELDS: tuple[FieldName, ...] = (
     "speculativeDecoding",
 )
 
-_OF_GENERATION: tuple[FieldName, ...] = ("toolCallParser", "reasoningParser", "speculativeDecoding")
 _CUSTOM = "an engine of type Custom"
 _NUMBER = re.compile(r"-[0-9.]+(e[+-]?[0-9]+)?")
 _SHAPES = {
@@ -57,7 +56,6 @@ def check_request(engine: Engine, request: EngineRequest) -> None:
     for name in FIELDS:
         if request.is_set(name) and name in engine.refused:
             raise _refused_field(engine, request, name, engine.refused[name])
-    _check_fields_of_text(request)
     _check_values(engine, request)
     if engine.needs_context_length and request.context_length is None and not request.context_comes:
         raise Stalled(
@@ -185,19 +183,6 @@ def _check_devices(engine: Engine, request: EngineRequest) -> None:
             f"ModelDeployment {request.deployment_name} asks for tensorParallelSize × pipelineParallelSize = {product} on "
             f"{request.gpus} devices: set spec.gpus to {product}, or leave it away on an engine with devices",
         )
-
-
-def _check_fields_of_text(request: EngineRequest) -> None:
-    """What is about writing a text has no meaning for a model that writes none; no field is taken and ignored."""
-    if request.task in ("Chat", "Completion"):
-        return
-    for name in _OF_GENERATION:
-        if request.is_set(name):
-            raise Stalled(
-                "UnsupportedField",
-                f"ModelDeployment {request.deployment_name} sets spec.{name}, which is for models that write texts, and spec.task is "
-                f"{request.task}: remove the field",
-            )
 
 
 def _check_values(engine: Engine, request: EngineRequest) -> None:

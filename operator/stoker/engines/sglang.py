@@ -75,9 +75,9 @@ def _task(request: EngineRequest) -> list[str]:
     """https://docs.sglang.io/supported_models/retrieval_ranking/rerank_models.html."""
     if request.task == "Embedding":
         return ["--is-embedding"]
-    if request.task == "Rerank" and not request.chat_template_path:
+    if request.task == "Rerank":
+        # Cross-encoders; decoders that are asked for yes or no want a template of their own.
         return ["--is-embedding", "--disable-radix-cache", "--chunked-prefill-size", "-1"]
-    # A reranker with a template is a decoder that is asked for yes or no.
     return []
 
 

@@ -97,8 +97,11 @@ def _types(request: EngineRequest) -> list[str]:
 
 
 def _task(request: EngineRequest) -> list[str]:
-    pooling = {"Embedding": "embed", "Rerank": "classify"}.get(request.task)
-    words = ["--runner", "pooling", "--convert", pooling] if pooling else ["--runner", "generate"]
+    if request.task == "Embedding":
+        return ["--runner", "pooling", "--convert", "embed"]
+    if request.task == "Rerank":
+        return ["--runner", "pooling", "--convert", "classify"]
+    words = ["--runner", "generate"]
     if request.chat_template_path:
         words += ["--chat-template", request.chat_template_path]
     if request.tool_call_parser:
