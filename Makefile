@@ -36,7 +36,7 @@ check: setup ## seconds: format, lint, types, import contracts, unit and golden 
 	@mypy
 	@MYPYPATH=tests/kindless:hack/images mypy --strict tests/kindless/kindless hack/images/imagebuild
 	@lint-imports --no-logo | tail -n 1
-	@$(PYTEST) -q tests/unit tests/golden --cov --cov-report=term:skip-covered
+	@$(PYTEST) -q -n 2 tests/unit tests/golden --cov --cov-report=term:skip-covered
 
 .PHONY: generate
 generate: setup tools ## write CRDs, chart copies, RBAC, deploy/ and the reference docs from the code

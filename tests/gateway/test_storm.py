@@ -24,13 +24,24 @@ from gateway.fake_kubernetes import FakeKubernetes
 from gateway.pod import NAMESPACE, Config, GatewayPod, until
 
 SECRET = "gateway-tls"
-STREAMS, CHUNKS, GAP_US = 500, 30, 1_000_000
-"""Of each of the two gateways: they outlast the storm."""
-RATE = 100
-STORM_SECONDS = 18
-POLICY_KILLS = 5
 PROMPT_TOKENS, PLAIN_TOKENS = 11, 9
 """What the mock says of each answer."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of a storm; streams and calls a second are those of each of the two gateways."""
+
+    streams: int
+    chunks: int
+    """One a second: the streams outlast the storm."""
+    rate: int
+    seconds: int
+    kills: int
+
+
+SMALL = Size(streams=60, chunks=12, rate=25, seconds=5, kills=2)
+WHOLE = Size(streams=500, chunks=30, rate=100, seconds=18, kills=5)
 
 
 class Tunnel:
@@ -43,10 +54,9 @@ class Tunnel:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        listening = asyncio.run_coroutine_threadsafe(
-            asyncio.start_server(self._carry, "127.0.0.1", 0, backlog=2000), self._loop
-        )
-        self.port: int = listening.result(10).sockets[0].getsockname()[1]
+        listening = asyncio.start_server(self._carry, "127.0.0.1", 0, backlog=2000)
+        self._server = asyncio.run_coroutine_threadsafe(listening, self._loop).result(10)
+        self.port: int = self._server.sockets[0].getsockname()[1]
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -63,6 +73,7 @@ class Tunnel:
         self._loop.close()
 
     async def _end(self) -> None:
+        self._server.close()
         carried = asyncio.all_tasks() - {asyncio.current_task()}
         for task in carried:
             task.cancel()
@@ -166,9 +177,9 @@ def change_keys(sides: list[Side], number: int) -> None:
             until(lambda side=side: side.status(f"sk-key-{number - 1}") == 401, f"key {number - 1} is refused")
 
 
-def storm(sides: list[Side], engine: MockEngine) -> None:
+def storm(sides: list[Side], engine: MockEngine, size: Size) -> None:
     secure = sides[1]
-    until_then = time.monotonic() + STORM_SECONDS
+    until_then = time.monotonic() + size.seconds
     kills = 0
     for number in count():
         began = time.monotonic()
@@ -179,40 +190,41 @@ def storm(sides: list[Side], engine: MockEngine) -> None:
         if number % 3 == 2:
             put_certificate(secure, f"certificate-{number}")
             until(lambda number=number: name_shown(secure) == f"certificate-{number}", "the new certificate")
-        if number % 3 == 0 and kills < POLICY_KILLS:
+        if number % 2 == 0 and kills < size.kills:
             victim = sides[kills % 2].pod
             killed = victim.kill("policy")
             until(lambda victim=victim, killed=killed: victim.child("policy") not in (0, killed), "the next policy")
             kills += 1
         time.sleep(max(0.0, began + 1 - time.monotonic()))
-    assert kills == POLICY_KILLS
+    assert kills == size.kills
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("size", [SMALL, pytest.param(WHOLE, marks=pytest.mark.slow)], ids=["small", "whole"])
 @pytest.mark.timeout(200)
 def test_nothing_is_cut_or_answered_wrongly_while_everything_around_changes(
-    sides: list[Side], engine: MockEngine
+    sides: list[Side], engine: MockEngine, size: Size
 ) -> None:
     plain, secure = sides
     tunnel = Tunnel(secure.pod.port)
-    streams = Load(STREAMS, 0.5, warmup=0, chunks=CHUNKS, gap_us=GAP_US)
-    calls = Load(200, STORM_SECONDS, rate=RATE, warmup=0)
+    streams = Load(size.streams, 0.5, warmup=0, chunks=size.chunks, gap_us=1_000_000)
+    calls = Load(200, size.seconds, rate=size.rate, warmup=0)
     try:
         with ThreadPoolExecutor(4) as pool:
             ports = (plain.pod.port, tunnel.port)
             open_streams = [pool.submit(run_load, port, "sk-alice", ["chat"], streams) for port in ports]
-            until(lambda: engine.counts().open >= 2 * STREAMS, "a thousand open streams", within=15)
+            until(lambda: engine.counts().open >= 2 * size.streams, "all streams are open", within=15)
             new_calls = [pool.submit(run_load, port, "sk-alice", ["chat"], calls) for port in ports]
-            storm(sides, engine)
+            storm(sides, engine, size)
             heard_calls = [one.result(60) for one in new_calls]
             # The second gateway's pod is deleted while its streams go on: its preStop waits for them.
-            assert engine.counts().open > STREAMS
+            assert engine.counts().open > size.streams
             assert secure.pod.probe("/drain").status == 200
             secure.pod.stop()
             heard_streams = [one.result(60) for one in open_streams]
-        assert [whole(heard) for heard in heard_streams] == [STREAMS, STREAMS]
-        assert all(whole(heard) >= RATE * STORM_SECONDS * 0.95 for heard in heard_calls)
-        check_sums(sides, engine, sum(heard.good for heard in heard_streams), sum(heard.good for heard in heard_calls))
+        assert [whole(heard) for heard in heard_streams] == [size.streams, size.streams]
+        assert all(whole(heard) >= size.rate * size.seconds * 0.95 for heard in heard_calls)
+        answers = sum(heard.good for heard in heard_calls)
+        check_sums(sides, engine, sum(heard.good for heard in heard_streams), answers, size.chunks)
     finally:
         tunnel.close()
 
@@ -223,7 +235,7 @@ def whole(heard: Heard) -> int:
     return heard.good
 
 
-def check_sums(sides: list[Side], engine: MockEngine, streams: int, calls: int) -> None:
+def check_sums(sides: list[Side], engine: MockEngine, streams: int, calls: int, chunks: int) -> None:
     """Clients, engine and the gateways' logs agree, to the token."""
     served = engine.counts()
     assert (served.finished, served.aborted, served.open) == (streams + calls, 0, 0)
@@ -231,5 +243,5 @@ def check_sums(sides: list[Side], engine: MockEngine, streams: int, calls: int) 
     assert len(lines) == streams + calls
     assert {line["code"] for line in lines} == {200}
     assert sum(int(str(line["prompt"])) for line in lines) == PROMPT_TOKENS * (streams + calls)
-    assert sum(int(str(line["completion"])) for line in lines) == streams * CHUNKS + calls * PLAIN_TOKENS
-    assert served.chunks == streams * CHUNKS
+    assert sum(int(str(line["completion"])) for line in lines) == streams * chunks + calls * PLAIN_TOKENS
+    assert served.chunks == streams * chunks

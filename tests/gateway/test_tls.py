@@ -150,4 +150,4 @@ def test_a_new_pod_without_its_certificate_does_not_begin_and_never_without_tls(
     until(lambda: "lds.json" in own_pod.pod.probe("/startup").body.decode(), "what it waits for", within=15)
     assert own_pod.pod.probe("/startup").status == 503
     put(own_pod.kubernetes, *make_certificate("late"))
-    until(lambda: own_pod.pod.probe("/startup").status == 200, "the certificate")
+    until(lambda: own_pod.pod.probe("/startup").status == 200, "the certificate", within=15)

@@ -32,15 +32,16 @@ class Gateway:
     def __init__(self, pod: GatewayPod, engine: CountingEngine, kubernetes: FakeKubernetes) -> None:
         self.pod, self.engine, self.kubernetes = pod, engine, kubernetes
         self._read = 0
+        self._asked = ""
 
     def ask(self, path: str = "/v1/chat/completions", key: str = "sk-alice", **more: Any) -> Answer:
-        return self.pod.request("POST", path, {"model": "qwen", **more}, key)
+        answer = self.pod.request("POST", path, {"model": "qwen", **more}, key)
+        self._asked = answer.headers["x-request-id"]
+        return answer
 
     def line(self) -> dict[str, Any]:
-        """The log line of the last request."""
-        lines = until(lambda: self.pod.access_log()[self._read :], "a log line")
-        self._read += len(lines)
-        return lines[-1]
+        """The log line of the last request; those of a test before may come late."""
+        return until(lambda: [line for line in self.pod.access_log()[self._read :] if self._asked in line["request_id"]], "a log line")[-1]  # fmt: skip
 
     def tokens(self) -> tuple[Any, ...]:
         line = self.line()
@@ -65,7 +66,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 @pytest.fixture
 def gateway(shared: Gateway) -> Gateway:
-    shared._read = len(shared.pod.access_log())
+    shared._read, shared._asked = len(shared.pod.access_log()), ""
     return shared
 
 

@@ -71,8 +71,8 @@ def main() -> int:
         print(f"  {'ok    ' if ratio <= LIMIT else 'MISSED'} {name}: {ratio:.3f} (target ≤ {LIMIT})")
     print(f"  {'ok    ' if not bad else 'MISSED'} {sum(one.good for one in heard)} good answers, {bad} others")
     if not chosen.no_page:
-        PAGE.write_text(page(chosen.minutes, memory, ratios, sum(one.good for one in heard), bad))
         draw(memory, PICTURE)
+        PAGE.write_text(page(chosen.minutes, memory, ratios, sum(one.good for one in heard), bad))
         print(f"written: {PAGE.relative_to(ROOT)}, {PICTURE.relative_to(ROOT)}")
     return 0 if not bad and all(ratio <= LIMIT for ratio in ratios.values()) else 1
 
