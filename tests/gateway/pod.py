@@ -296,7 +296,10 @@ class GatewayPod:
         return self.request("POST", "/v1/chat/completions", {"model": model, "messages": []}, headers=headers)
 
     def access_log(self) -> list[dict[str, Any]]:
-        return list(parse_lines((self.folder / "access.log").read_bytes()))
+        """All lines, in the order in which their requests came: those on Envoy's standard output and those in the file."""
+        files = [self.folder / "access.log", *(self.run / "log").glob("access*.jsonl")]
+        lines = [line for file in files for line in parse_lines(file.read_bytes())]
+        return sorted(lines, key=lambda line: str(line["time"]))
 
 
 def exchange(

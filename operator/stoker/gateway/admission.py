@@ -15,6 +15,8 @@ from stoker.gateway.shared_limits import SharedCounters
 from stoker.gateway.table import Table
 from stoker.gateway.token_use import TokenCounter
 
+ADMITTED = Admission(())
+
 
 class Admissions:
     """Lets requests in, and takes note of their ends."""
@@ -43,7 +45,7 @@ class Admissions:
         counters as Redis has them, where it was asked, and has counted the request if it fits."""
         if (problem := self.check(decision, request)) is not None:
             return Admission((), problem)
-        admission = Admission(())
+        admission = ADMITTED
         if decision.scopes:
             tokens = self.estimate(decision, request)
             readings = told or self._own(decision.scopes, tokens, table.replicas)
@@ -53,8 +55,9 @@ class Admissions:
             self.counters.count(decision.scopes, tokens=tokens, ticket=ticket)
             if told is None and self.shared is not None:
                 self.shared.note(decision.scopes, tokens)
-        parts = (additions(request.document, request.path, decision.max_tokens), decision.adds)
-        if added := ",".join(part for part in parts if part):
+        added = additions(request.document, request.path, decision.max_tokens)
+        if added or decision.adds:
+            added = f"{added},{decision.adds}" if added and decision.adds else added or decision.adds
             admission = replace(admission, headers=(*admission.headers, ("x-gw-add", added)))
         return admission
 

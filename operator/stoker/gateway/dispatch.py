@@ -313,6 +313,11 @@ class Dispatcher:
         """Whether anything has run since the gauges were read."""
         return bool(self._ended) or self.is_busy
 
+    @property
+    def is_pressed(self) -> bool:
+        """Whether an end should be known at once."""
+        return any(pool.pressed for pool in self.pools.values())
+
     def read_gauges(self, active: Mapping[str, int], *, first: bool = False) -> None:
         """Compare the count with Envoy's, by address. At the start of this process it is the only one there is."""
         now = self._clock()

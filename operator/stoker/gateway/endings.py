@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
+
+import orjson
 
 from stoker.gateway import admin
 from stoker.gateway.access_log import LogReader
@@ -16,8 +17,10 @@ from stoker.gateway.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-BUSY_SECONDS = 0.02
-"""Between two looks while an end would be news; Envoy writes every 50 ms, and a look that finds nothing costs a microsecond."""
+PRESSED_SECONDS = 0.02
+"""Between two looks while somebody waits for an end, or the next one would; Envoy writes every 50 ms."""
+CALM_SECONDS = 0.1
+"""While there is room: a look is cheap, but waking up fifty times a second is not."""
 GAUGES_SECONDS = 2.0
 Line = dict[str, Any]
 
@@ -26,7 +29,7 @@ def parse_lines(data: bytes) -> Iterator[Line]:
     """Whole lines as objects; what a crash has left half-written is left out."""
     for text in data.splitlines():
         try:
-            line = json.loads(text)
+            line = orjson.loads(text)
         except ValueError:
             continue
         if isinstance(line, dict):
@@ -45,7 +48,11 @@ def flatten(line: Line) -> Line:
 
 
 async def follow_endings(
-    reader: LogReader, tell: Callable[[bytes], None], busy: Callable[[], bool], begun: asyncio.Event
+    reader: LogReader,
+    tell: Callable[[bytes], None],
+    busy: Callable[[], bool],
+    pressed: Callable[[], bool],
+    begun: asyncio.Event,
 ) -> None:
     """Endless; tells whole lines. `begun` is set when the first request runs after a time without any."""
     while True:
@@ -58,7 +65,7 @@ async def follow_endings(
             # Let decisions in between two pieces of a long log.
             await asyncio.sleep(0)
         else:
-            await asyncio.sleep(BUSY_SECONDS)
+            await asyncio.sleep(PRESSED_SECONDS if pressed() else CALM_SECONDS)
 
 
 async def follow_gauges(settings: Settings, tell: Callable[[Gauges], None], busy: Callable[[], bool]) -> None:

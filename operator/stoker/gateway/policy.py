@@ -335,7 +335,13 @@ async def serve(settings: Settings, sockets: tuple[socket.socket, socket.socket]
     server = await loop.create_unix_server(lambda: PolicyProtocol(policy, large), sock=sockets[0], backlog=4096)
     async with server, await probes.start(sockets[1]):
         await run_until_told(
-            follow_endings(log, policy.ended, lambda: dispatcher.is_busy, dispatcher.begun),
+            follow_endings(
+                log,
+                policy.ended,
+                lambda: dispatcher.is_busy,
+                lambda: dispatcher.is_pressed or policy.admissions.waiting,
+                dispatcher.begun,
+            ),
             follow_gauges(settings, on_gauges, dispatcher.was_busy),
             outliers.follow(),
             tick(alive),

@@ -202,6 +202,11 @@ class Pool:
         return bool(self._waiting)
 
     @property
+    def pressed(self) -> bool:
+        """Whether the end of a request is waited for, or would be by the next one."""
+        return bool(self._waiting) or 0 < self.slots * len(self._order) <= self.in_flight
+
+    @property
     def full(self) -> bool:
         """Whether nobody more may wait."""
         return self.held >= self.most_held

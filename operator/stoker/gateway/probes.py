@@ -24,7 +24,6 @@ from stoker.gateway.admin import NotAnswering
 from stoker.gateway.decision import ENGINES_CLUSTER
 from stoker.gateway.envoy.clusters import endpoints_file
 from stoker.gateway.envoy.listener import STAT_PREFIX
-from stoker.gateway.envoy.stats import QUERY, rename
 from stoker.gateway.metrics import DecisionMetrics
 from stoker.gateway.settings import Settings
 from stoker.gateway.state import StateReader
@@ -107,7 +106,7 @@ class ProbeServer:
         return text(200, "ok") if status == 200 else text(503, f"Envoy: {body.decode(errors='replace').strip()}")
 
     async def _serve_metrics(self, request: WebRequest) -> WebResponse:
-        lines = generate_latest(self._registry) + await self._served()
+        lines = generate_latest(self._registry)
         up = 1
         try:
             _, more = await admin.call(
@@ -118,14 +117,6 @@ class ProbeServer:
             up = 0
         lines += f"# TYPE stoker_gateway_relay_up gauge\nstoker_gateway_relay_up {up}\n".encode()
         return WebResponse(200, lines, METRICS_TYPE)
-
-    async def _served(self) -> bytes:
-        """What Envoy has counted; nothing while it does not answer."""
-        try:
-            status, stats = await admin.call(self._settings.admin_socket, "GET", QUERY, seconds=1.0)
-        except NotAnswering:
-            return b""
-        return rename(stats) if status == 200 else b""
 
     async def _drain(self, request: WebRequest) -> WebResponse:
         if self._draining is None:

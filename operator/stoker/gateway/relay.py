@@ -31,6 +31,7 @@ from stoker.gateway.openai_errors import ApiProblem
 from stoker.gateway.openapi import build_document
 from stoker.gateway.processes import prepare_process, run_until_told
 from stoker.gateway.publish import Publisher
+from stoker.gateway.served import Served, follow_log
 from stoker.gateway.settings import Settings
 from stoker.gateway.state import StateReader
 from stoker.gateway.table import Key, Model, Table
@@ -56,6 +57,7 @@ class Answers:
         internal: Path,
         refresh_keys: Callable[[], None] = lambda: None,
     ) -> None:
+        self.served = Served()
         self._internal = internal
         self._outgoing = Outgoing(ASK_SECONDS)
         self._reader = reader
@@ -121,7 +123,7 @@ class Answers:
             "# TYPE stoker_gateway_relay_cpu_seconds_total counter",
             f"stoker_gateway_relay_cpu_seconds_total {time.process_time():.3f}",
         ]
-        return "\n".join(lines).encode() + b"\n"
+        return "\n".join(lines).encode() + b"\n" + self.served.text()
 
 
 def visible(table: Table, key_name: str, role_name: str = "") -> list[tuple[str, Model]]:
@@ -192,7 +194,12 @@ async def serve(settings: Settings, answer_socket: socket.socket, changes: int) 
         protocol_factory(answers.handle, wants_signs_of_life), sock=answer_socket, backlog=4096
     )
     async with server:
-        await run_until_told(follow_cluster(settings, publisher), key_sets.run(), rotate_log(settings))
+        await run_until_told(
+            follow_cluster(settings, publisher),
+            key_sets.run(),
+            rotate_log(settings),
+            follow_log(settings.log, answers.served),
+        )
 
 
 def main() -> int:

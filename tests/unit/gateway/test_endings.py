@@ -24,7 +24,9 @@ async def test_every_request_that_ends_is_told_once(tmp_path: Path) -> None:
         if len(told) == 3:
             enough.set()
 
-    task = asyncio.create_task(follow_endings(LogReader.at_end(tmp_path), tell, lambda: True, asyncio.Event()))
+    task = asyncio.create_task(
+        follow_endings(LogReader.at_end(tmp_path), tell, lambda: True, lambda: False, asyncio.Event())
+    )
     with log.open("a") as file:
         file.write('{"n": 1}\n{"n": 2}\n{"n": 3}\n{"n"')
     await asyncio.wait_for(enough.wait(), 5)

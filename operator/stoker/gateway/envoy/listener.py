@@ -32,7 +32,10 @@ from stoker.gateway.usage_filter import SOURCES
 CERTIFICATE_NAME = "gateway"
 STAT_PREFIX = "gw"
 KEPT = ("reason", "model", "model-at", "pool", "endpoint", "key", "user", "caller", "role", "ticket")
-"""Of them, what the log tells, what chooses the endpoint, and what a route needs to write another name."""
+"""Of what the policy says, what the log tells, what chooses the endpoint, and what a route needs to write another name."""
+PASSED_ON = ("cluster", "add", "engine-key", "answer", "requested", "problem", "held", "key", "caller", "role")
+"""And what becomes a header of the request: for its route, what is added to it, and the relay. Each costs, and has to be taken away
+again in front of an engine."""
 HOLD_TIMEOUT = STREAM_IDLE
 EARLY_TIMEOUT = "5s"
 ASKED_WITH = (
@@ -103,7 +106,13 @@ def _manager(settings: Settings, *, internal: bool) -> Document:
                 "filters.http.lua.v3.Lua",
                 source_codes={name: {"inline_string": source} for name, source in SOURCES.items()},
             ),
-            extension("envoy.filters.http.router", "filters.http.router.v3.Router", suppress_envoy_headers=True),
+            # Without statistics by status: each costs a request its lookups by name, and what we tell comes from elsewhere.
+            extension(
+                "envoy.filters.http.router",
+                "filters.http.router.v3.Router",
+                suppress_envoy_headers=True,
+                dynamic_stats=False,
+            ),
         ],
         # Before anything else sees the request, route selection included. By prefix, so that no such header can be forgotten;
         # x-envoy-* of a client would set its own retries and time limits.
@@ -174,7 +183,11 @@ def _policy_filter(name: str, settings: Settings, stage: str) -> Document:
             },
             "authorization_request": {"headers_to_add": [{"key": "x-gw-stage", "value": stage}]} if stage else {},
             "authorization_response": {
-                "allowed_upstream_headers": {"patterns": [{"prefix": "x-gw-"}, {"exact": "x-envoy-max-retries"}]},
+                "allowed_upstream_headers": {
+                    "patterns": [
+                        {"exact": name} for name in (*(f"x-gw-{name}" for name in PASSED_ON), "x-envoy-max-retries")
+                    ]
+                },
                 "allowed_client_headers": {
                     "patterns": [
                         *({"exact": header} for header in ("allow", "retry-after", "www-authenticate")),

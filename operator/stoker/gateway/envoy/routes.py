@@ -7,7 +7,7 @@ from collections.abc import Container
 from stoker.gateway.decision import ANSWER_CLUSTER, ENGINES_CLUSTER
 from stoker.gateway.endpoints import MOST_TRIES, OLLAMA_PREFIX
 from stoker.gateway.envoy.clusters import site_cluster
-from stoker.gateway.envoy.composite import MODEL_AT, retries
+from stoker.gateway.envoy.composite import retries
 from stoker.gateway.envoy.parts import (
     API,
     CORS_FILTER,
@@ -45,17 +45,10 @@ NOT_FOR_ENGINES = [
     "cookie",
     "x-gw-cluster",
     "x-gw-key",
-    "x-gw-model",
-    "x-gw-reason",
-    "x-gw-endpoint",
     "x-gw-held",
-    MODEL_AT,
-    "x-gw-pool",
-    "x-gw-user",
     *USER_HEADERS,
     "x-gw-caller",
     "x-gw-role",
-    "x-gw-ticket",
     "x-envoy-external-address",
     "x-envoy-internal",
 ]

@@ -1,0 +1,128 @@
+"""What the relay makes of the access log: each line goes to standard output for people, and is counted by model for /metrics.
+
+Envoy writes a line once. Its own second log and its statistics of the same request cost it twenty microseconds, this costs three.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from stoker.gateway.access_log import LogReader
+from stoker.gateway.endings import parse_lines
+from stoker.gateway.state import write_file
+
+LOOK_SECONDS = 0.25
+"""Between two looks at the log; people and Prometheus can wait."""
+PREFIX = "stoker_gateway_served_"
+BOUNDS = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 300_000, 600_000, 1_800_000, 3_600_000)  # fmt: skip
+"""Of the histograms, in milliseconds; an answer may take an hour."""
+TIMES = {"first_byte": "first_byte_ms", "duration": "ms"}
+TOKENS = ("prompt", "completion")
+
+
+class _Histogram:
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS) + 1)
+        self.total = 0
+
+    def add(self, milliseconds: int) -> None:
+        self.counts[bisect_left(BOUNDS, milliseconds)] += 1
+        self.total += milliseconds
+
+
+class Served:
+    """Requests, times and tokens, by the model's served name.
+
+    Names are the policy's, so there are as many series as models were published while the relay ran.
+    """
+
+    def __init__(self) -> None:
+        self._requests: Counter[tuple[str, int]] = Counter()
+        self._tokens: dict[str, Counter[str]] = {name: Counter() for name in TOKENS}
+        self._times: dict[str, dict[str, _Histogram]] = {name: {} for name in TIMES}
+
+    def count(self, lines: bytes) -> None:
+        """Whole lines of the log."""
+        for line in parse_lines(lines):
+            model, code = line.get("model"), line.get("code", 0)
+            if not isinstance(model, str) or not isinstance(code, int):
+                continue
+            model = model.replace("\\", "\\\\").replace('"', '\\"')
+            self._requests[model, code] += 1
+            for name in TOKENS:
+                if tokens := line.get(name):
+                    self._tokens[name][model] += int(tokens)
+            for name, field in TIMES.items():
+                if isinstance(milliseconds := line.get(field), int):
+                    histograms = self._times[name]
+                    if (histogram := histograms.get(model)) is None:
+                        histogram = histograms[model] = _Histogram()
+                    histogram.add(milliseconds)
+
+    def text(self) -> bytes:
+        """In Prometheus' form."""
+        return "".join(f"{line}\n" for line in self._lines()).encode()
+
+    def _lines(self) -> Iterator[str]:
+        yield f"# HELP {PREFIX}requests_total Requests that an engine has answered, or should have."
+        yield f"# TYPE {PREFIX}requests_total counter"
+        for (model, code), count in self._requests.items():
+            yield f'{PREFIX}requests_total{{model="{model}",code="{code}"}} {count}'
+        for name, tokens in self._tokens.items():
+            yield f"# HELP {PREFIX}{name}_tokens_total Tokens as the engines count them."
+            yield f"# TYPE {PREFIX}{name}_tokens_total counter"
+            for model, count in tokens.items():
+                yield f'{PREFIX}{name}_tokens_total{{model="{model}"}} {count}'
+        for name, histograms in self._times.items():
+            series = f"{PREFIX}{name}_milliseconds"
+            yield f"# HELP {series} Time from a request until this of its answer."
+            yield f"# TYPE {series} histogram"
+            for model, histogram in histograms.items():
+                yield from _buckets(series, model, histogram)
+
+
+def _buckets(series: str, model: str, histogram: _Histogram) -> Iterator[str]:
+    sofar = 0
+    for bound, count in zip((*map("{:g}".format, BOUNDS), "+Inf"), histogram.counts, strict=True):
+        sofar += count
+        yield f'{series}_bucket{{model="{model}",le="{bound}"}} {sofar}'
+    yield f'{series}_sum{{model="{model}"}} {histogram.total}'
+    yield f'{series}_count{{model="{model}"}} {sofar}'
+
+
+def write_out(data: bytes) -> None:
+    """To standard output, as every line of this process; behind a reader that is slow it waits."""
+    sys.stdout.flush()
+    while data:
+        data = data[os.write(sys.stdout.fileno(), data) :]
+
+
+async def follow_log(folder: Path, served: Served, write: Callable[[bytes], None] = write_out) -> None:
+    """Endless. The place is kept, so that what ends while no relay runs is not lost; what one has written when it is killed in that moment comes twice."""
+    place = folder / "passed-on"
+    reader = _reader(folder, place)
+    while True:
+        data = reader.read()
+        if data:
+            served.count(data)
+            # Not in the loop's thread: who reads a container's output may let it wait.
+            await asyncio.to_thread(write, data)
+            write_file(place, f"{reader.number} {reader.offset}".encode())
+        else:
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+def _reader(folder: Path, place: Path) -> LogReader:
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        number, offset = map(int, place.read_text().split())
+        return LogReader(folder, number, offset)
+    return LogReader(folder, 1)

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from stoker.gateway.access_log import CURRENT
+from stoker.gateway.served import Served, follow_log
+
+
+def line(model: str = "qwen", code: int = 200, **more: Any) -> bytes:
+    said = {"x-gw-model": model, "x-gw-ticket": "00000000-1"}
+    return json.dumps({"code": code, "said": said, "ms": 120, **more}).encode() + b"\n"
+
+
+def test_requests_tokens_and_times_are_counted_by_model() -> None:
+    served = Served()
+    served.count(line(tokens={"prompt": 11, "completion": 5}, first_byte_ms=30) + line(code=503) + line("embed", tokens={"prompt": 7}))  # fmt: skip
+    told = served.text().decode().splitlines()
+    for expected in (
+        'requests_total{model="qwen",code="200"} 1',
+        'requests_total{model="qwen",code="503"} 1',
+        'prompt_tokens_total{model="qwen"} 11',
+        'completion_tokens_total{model="qwen"} 5',
+        'prompt_tokens_total{model="embed"} 7',
+        'first_byte_milliseconds_bucket{model="qwen",le="25"} 0',
+        'first_byte_milliseconds_bucket{model="qwen",le="50"} 1',
+        'first_byte_milliseconds_count{model="qwen"} 1',
+        'duration_milliseconds_bucket{model="qwen",le="100"} 0',
+        'duration_milliseconds_bucket{model="qwen",le="+Inf"} 2',
+        'duration_milliseconds_sum{model="qwen"} 240',
+    ):
+        assert f"stoker_gateway_served_{expected}" in told
+    assert not [
+        one for one in told if one.startswith('stoker_gateway_served_first_byte_milliseconds_count{model="embed')
+    ]
+
+
+def test_a_line_that_names_no_model_and_half_a_line_are_not_counted() -> None:
+    served = Served()
+    served.count(b'{"code": 404}\n{"code": 2')
+    assert b"} " not in served.text()
+
+
+def test_a_name_cannot_break_the_text() -> None:
+    served = Served()
+    served.count(line('a"b'))
+    assert rb'{model="a\"b",code="200"} 1' in served.text()
+
+
+async def follow(folder: Path, until: Callable[[bytes], bool]) -> bytes:
+    """What is written until there is enough of it."""
+    written, enough = bytearray(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def write(data: bytes) -> None:
+        written.extend(data)
+        if until(bytes(written)):
+            loop.call_soon_threadsafe(enough.set)
+
+    task = asyncio.create_task(follow_log(folder, Served(), write))
+    await asyncio.wait_for(enough.wait(), 5)
+    # The place is written behind the lines.
+    while not (folder / "passed-on").exists() or int((folder / "passed-on").read_text().split()[1]) == 0:
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    return bytes(written)
+
+
+async def test_lines_are_passed_on_as_they_are_and_by_the_next_process_from_where_the_last_one_was(
+    tmp_path: Path,
+) -> None:
+    log = tmp_path / CURRENT
+    log.write_bytes(line() + line("embed"))
+    assert await follow(tmp_path, lambda written: written.count(b"\n") == 2) == line() + line("embed")
+    with log.open("ab") as file:
+        file.write(line("coder"))
+    assert await follow(tmp_path, lambda written: b"\n" in written) == line("coder")
+
+
+async def test_without_a_place_that_can_be_read_the_log_is_passed_on_from_its_beginning(tmp_path: Path) -> None:
+    (tmp_path / CURRENT).write_bytes(line())
+    (tmp_path / "passed-on").write_text("nonsense 0")
+    assert await follow(tmp_path, lambda written: b"\n" in written) == line()
