@@ -15,6 +15,8 @@ ANSWER_CLUSTER = "answer"
 ENGINES_CLUSTER = "engines"
 ALLOWED = "allowed"
 """The reason of what goes to an engine."""
+TOLD_OF_SERVED = ("key", "model", "cluster", "role", "user", "caller")
+"""What the log tells of that, in one header with tabs between: each header of its own costs Envoy a microsecond."""
 
 
 @dataclass(slots=True, eq=False)

@@ -12,6 +12,7 @@ import orjson
 from stoker.gateway import admin
 from stoker.gateway.access_log import LogReader
 from stoker.gateway.admin import NotAnswering
+from stoker.gateway.decision import ALLOWED, TOLD_OF_SERVED
 from stoker.gateway.outliers import Gauges
 from stoker.gateway.settings import Settings
 
@@ -41,7 +42,10 @@ def flatten(line: Line) -> Line:
     said, tokens = line.pop("said", None), line.pop("tokens", None)
     if isinstance(said, dict):
         for name, value in said.items():
-            line["cluster" if name == "x-gw-pool" else name.removeprefix("x-gw-")] = value
+            line[name.removeprefix("x-gw-")] = value
+        if isinstance(served := line.pop("served", None), str):
+            line["reason"] = ALLOWED
+            line.update((name, value) for name, value in zip(TOLD_OF_SERVED, served.split("\t"), strict=False) if value)
     if isinstance(tokens, dict):
         line.update(tokens)
     return line

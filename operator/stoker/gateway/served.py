@@ -1,4 +1,4 @@
-"""What the relay makes of the access log: each line goes to standard output for people, and is counted by model for /metrics.
+"""What the relay makes of the access log: each line goes to standard output, as people read it, and is counted by model for /metrics.
 
 Envoy writes a line once. Its own second log and its statistics of the same request cost it twenty microseconds, this costs three.
 """
@@ -11,11 +11,13 @@ import os
 import sys
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import orjson
+
 from stoker.gateway.access_log import LogReader
-from stoker.gateway.endings import parse_lines
+from stoker.gateway.endings import Line, parse_lines
 from stoker.gateway.state import write_file
 
 LOOK_SECONDS = 0.25
@@ -25,6 +27,7 @@ BOUNDS = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000
 """Of the histograms, in milliseconds; an answer may take an hour."""
 TIMES = {"first_byte": "first_byte_ms", "duration": "ms"}
 TOKENS = ("prompt", "completion")
+INTERNAL = ("ticket", "endpoint", "model-at", "ext_authz_duration")
 
 
 class _Histogram:
@@ -50,9 +53,9 @@ class Served:
         self._tokens: dict[str, Counter[str]] = {name: Counter() for name in TOKENS}
         self._times: dict[str, dict[str, _Histogram]] = {name: {} for name in TIMES}
 
-    def count(self, lines: bytes) -> None:
-        """Whole lines of the log."""
-        for line in parse_lines(lines):
+    def count(self, lines: Iterable[Line]) -> None:
+        """Lines of the log."""
+        for line in lines:
             model, code = line.get("model"), line.get("code", 0)
             if not isinstance(model, str) or not isinstance(code, int):
                 continue
@@ -99,6 +102,13 @@ def _buckets(series: str, model: str, histogram: _Histogram) -> Iterator[str]:
     yield f'{series}_count{{model="{model}"}} {sofar}'
 
 
+def _for_people(line: Line) -> bytes:
+    """With what the policy and the engine said beside the rest, and without what only this gateway understands."""
+    for name in INTERNAL:
+        line.pop(name, None)
+    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SORT_KEYS)
+
+
 def write_out(data: bytes) -> None:
     """To standard output, as every line of this process; behind a reader that is slow it waits."""
     sys.stdout.flush()
@@ -113,9 +123,10 @@ async def follow_log(folder: Path, served: Served, write: Callable[[bytes], None
     while True:
         data = reader.read()
         if data:
-            served.count(data)
+            lines = list(parse_lines(data))
+            served.count(lines)
             # Not in the loop's thread: who reads a container's output may let it wait.
-            await asyncio.to_thread(write, data)
+            await asyncio.to_thread(write, b"".join(map(_for_people, lines)))
             write_file(place, f"{reader.number} {reader.offset}".encode())
         else:
             await asyncio.sleep(LOOK_SECONDS)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from urllib.parse import quote
 
 from stoker.gateway.config import HEADER_SAFE
-from stoker.gateway.decision import ALLOWED, ENGINES_CLUSTER, Decision, Request
+from stoker.gateway.decision import ALLOWED, ENGINES_CLUSTER, TOLD_OF_SERVED, Decision, Request
 from stoker.gateway.endpoints import ANTHROPIC_PREFIX
 from stoker.gateway.envoy.composite import MODEL_AT
 from stoker.gateway.envoy.parts import ENGINE_KEY_HEADER, USER_GROUPS_HEADER, USER_TOKEN_HEADER
@@ -77,6 +77,8 @@ def session_of(head: bytes) -> str:
 
 def render(decision: Decision) -> bytes:
     """The decision as HTTP: x-gw-* headers go on into Envoy (routing, log), everything else to the client."""
+    if decision.reason == ALLOWED:
+        return _render_allowed(decision)
     problem = decision.problem
     headers = [("x-gw-reason", decision.reason)]
     if decision.key:
@@ -86,31 +88,38 @@ def render(decision: Decision) -> bytes:
     if decision.model:
         headers.append(("x-gw-model", decision.model))
     if decision.caller and decision.caller != decision.key:
-        # Whatever an issuer may call his users.
-        headers.append(("x-gw-caller", quote(decision.caller, safe=HEADER_SAFE)))
+        headers.append(("x-gw-caller", _quoted(decision.caller)))
     if problem is None:
-        if decision.reason == ALLOWED:
-            headers.append(("x-gw-cluster", decision.via or ENGINES_CLUSTER))
-            if decision.cluster:
-                headers.append(("x-gw-pool", decision.cluster))
-        elif decision.cluster:
+        if decision.cluster:
             headers.append(("x-gw-cluster", decision.cluster))
-        if decision.model_at:
-            headers.append((MODEL_AT, decision.model_at))
         if decision.answer:
             headers += [("x-gw-answer", decision.answer), ("x-gw-requested", decision.requested)]
         if decision.says is not None:
             headers.append(("x-gw-problem", json.dumps(asdict(decision.says))))
         if decision.held:
             headers.append(("x-gw-held", decision.held))
-        if decision.engine_key:
-            headers.append((ENGINE_KEY_HEADER, f"Bearer {decision.engine_key}"))
         if decision.role:
             headers.append(("x-gw-role", decision.role))
         return STATUS_LINES[200] + lines_of(headers) + b"content-length: 0\r\n\r\n"
     body = problem.body_in(decision.dialect)
     headers += [("content-type", "application/json"), *problem.headers]
     return STATUS_LINES[problem.status] + lines_of(headers) + b"content-length: %d\r\n\r\n%b" % (len(body), body)
+
+
+def _render_allowed(decision: Decision) -> bytes:
+    caller = _quoted(decision.caller) if decision.caller != decision.key else ""
+    told = {name: getattr(decision, name) for name in TOLD_OF_SERVED} | {"caller": caller}
+    headers = [("x-gw-cluster", decision.via or ENGINES_CLUSTER), ("x-gw-served", "\t".join(told.values()))]
+    if decision.model_at:
+        headers.append((MODEL_AT, decision.model_at))
+    if decision.engine_key:
+        headers.append((ENGINE_KEY_HEADER, f"Bearer {decision.engine_key}"))
+    return STATUS_LINES[200] + lines_of(headers) + b"content-length: 0\r\n\r\n"
+
+
+def _quoted(caller: str) -> str:
+    """Whatever an issuer may call his users."""
+    return quote(caller, safe=HEADER_SAFE)
 
 
 def with_lines(wire: bytes, lines: bytes) -> bytes:

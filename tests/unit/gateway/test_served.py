@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from stoker.gateway.access_log import CURRENT
+from stoker.gateway.endings import parse_lines
 from stoker.gateway.served import Served, follow_log
 
 
 def line(model: str = "qwen", code: int = 200, **more: Any) -> bytes:
-    said = {"x-gw-model": model, "x-gw-ticket": "00000000-1"}
+    said = {"x-gw-served": f"alice\t{model}\tteam-a/{model}\tuser\t\t", "x-gw-ticket": "00000000-1"}
     return json.dumps({"code": code, "said": said, "ms": 120, **more}).encode() + b"\n"
 
 
 def test_requests_tokens_and_times_are_counted_by_model() -> None:
     served = Served()
-    served.count(line(tokens={"prompt": 11, "completion": 5}, first_byte_ms=30) + line(code=503) + line("embed", tokens={"prompt": 7}))  # fmt: skip
+    served.count(parse_lines(line(tokens={"prompt": 11, "completion": 5}, first_byte_ms=30) + line(code=503) + line("embed", tokens={"prompt": 7})))  # fmt: skip
     told = served.text().decode().splitlines()
     for expected in (
         'requests_total{model="qwen",code="200"} 1',
@@ -41,13 +42,13 @@ def test_requests_tokens_and_times_are_counted_by_model() -> None:
 
 def test_a_line_that_names_no_model_and_half_a_line_are_not_counted() -> None:
     served = Served()
-    served.count(b'{"code": 404}\n{"code": 2')
+    served.count(parse_lines(b'{"code": 404}\n{"code": 2'))
     assert b"} " not in served.text()
 
 
 def test_a_name_cannot_break_the_text() -> None:
     served = Served()
-    served.count(line('a"b'))
+    served.count(parse_lines(line('a"b')))
     assert rb'{model="a\"b",code="200"} 1' in served.text()
 
 
@@ -73,18 +74,35 @@ async def follow(folder: Path, until: Callable[[bytes], bool]) -> bytes:
     return bytes(written)
 
 
-async def test_lines_are_passed_on_as_they_are_and_by_the_next_process_from_where_the_last_one_was(
-    tmp_path: Path,
-) -> None:
+def read(written: bytes) -> list[tuple[str, str]]:
+    return [(line["key"], line["model"]) for line in map(json.loads, written.splitlines())]
+
+
+async def test_lines_are_passed_on_once_by_the_next_process_from_where_the_last_one_was(tmp_path: Path) -> None:
     log = tmp_path / CURRENT
     log.write_bytes(line() + line("embed"))
-    assert await follow(tmp_path, lambda written: written.count(b"\n") == 2) == line() + line("embed")
+    assert read(await follow(tmp_path, lambda text: text.count(b"\n") == 2)) == [("alice", "qwen"), ("alice", "embed")]
     with log.open("ab") as file:
         file.write(line("coder"))
-    assert await follow(tmp_path, lambda written: b"\n" in written) == line("coder")
+    assert read(await follow(tmp_path, lambda text: b"\n" in text)) == [("alice", "coder")]
 
 
 async def test_without_a_place_that_can_be_read_the_log_is_passed_on_from_its_beginning(tmp_path: Path) -> None:
     (tmp_path / CURRENT).write_bytes(line())
     (tmp_path / "passed-on").write_text("nonsense 0")
-    assert await follow(tmp_path, lambda written: b"\n" in written) == line()
+    assert read(await follow(tmp_path, lambda text: b"\n" in text)) == [("alice", "qwen")]
+
+
+async def test_people_read_what_the_policy_and_the_engine_said_beside_the_rest_and_no_ticket(tmp_path: Path) -> None:
+    (tmp_path / CURRENT).write_bytes(line(tokens={"prompt": 3}))
+    (told,) = map(json.loads, (await follow(tmp_path, lambda text: b"\n" in text)).splitlines())
+    assert told == {
+        "code": 200,
+        "ms": 120,
+        "reason": "allowed",
+        "key": "alice",
+        "model": "qwen",
+        "cluster": "team-a/qwen",
+        "role": "user",
+        "prompt": 3,
+    }
