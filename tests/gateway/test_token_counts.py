@@ -197,6 +197,18 @@ def test_a_request_in_ollamas_shape_is_bounded_and_cannot_unload_the_model(gatew
     assert gateway.engine.begun == begun
 
 
+def test_the_time_between_two_tokens_of_a_stream_is_a_histogram(gateway: Gateway) -> None:
+    def counted() -> float:
+        """Between 15 and 500 ms: streams of other tests are quicker."""
+        below = [gateway.pod.metric(f'stoker_gateway_served_token_milliseconds_bucket{{model="qwen",le="{ms}"}}') for ms in (15, 500)]  # fmt: skip
+        return below[1] - below[0]
+
+    before = counted()
+    # Ten times between eleven tokens, and the end comes two events later.
+    gateway.ask(stream=True, metadata={"completion": 11, "gap": 0.02})
+    until(lambda: counted() == before + 1, "it is counted")
+
+
 def test_bodies_end_as_they_like(gateway: Gateway) -> None:
     body = b'{"model": "qwen", "stream": true, "x": "}"  }\n \t'
     assert gateway.pod.request("POST", "/v1/chat/completions", body).status == 200

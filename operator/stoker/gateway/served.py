@@ -11,7 +11,7 @@ import os
 import sys
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import orjson
@@ -25,20 +25,31 @@ LOOK_SECONDS = 0.25
 PREFIX = "stoker_gateway_served_"
 BOUNDS = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 300_000, 600_000, 1_800_000, 3_600_000)  # fmt: skip
 """Of the histograms, in milliseconds; an answer may take an hour."""
-TIMES = {"first_byte": "first_byte_ms", "duration": "ms"}
+TOKEN_BOUNDS = (1, 2, 5, 10, 15, 20, 30, 40, 50, 75, 100, 150, 200, 300, 500, 1000, 2500)
+"""Of the time for one token."""
+TIMES = {"first_byte": BOUNDS, "duration": BOUNDS, "token": TOKEN_BOUNDS}
+MEANINGS = {
+    "first_byte": "Time from a request until the first byte of its answer.",
+    "duration": "Time from a request until the end of its answer.",
+    "token": "Mean time between two tokens of a streamed answer.",
+}
+FEWEST_TOKENS = 8
+"""That tell something of the time between two of them: the log counts in milliseconds."""
+STREAMS = ("text/event-stream", "application/x-ndjson")
 TOKENS = ("prompt", "completion")
 INTERNAL = ("ticket", "endpoint", "model-at", "ext_authz_duration")
 
 
 class _Histogram:
-    __slots__ = ("counts", "total")
+    __slots__ = ("bounds", "counts", "total")
 
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS) + 1)
-        self.total = 0
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total: float = 0
 
-    def add(self, milliseconds: int) -> None:
-        self.counts[bisect_left(BOUNDS, milliseconds)] += 1
+    def add(self, milliseconds: float) -> None:
+        self.counts[bisect_left(self.bounds, milliseconds)] += 1
         self.total += milliseconds
 
 
@@ -64,12 +75,11 @@ class Served:
             for name in TOKENS:
                 if tokens := line.get(name):
                     self._tokens[name][model] += int(tokens)
-            for name, field in TIMES.items():
-                if isinstance(milliseconds := line.get(field), int):
-                    histograms = self._times[name]
-                    if (histogram := histograms.get(model)) is None:
-                        histogram = histograms[model] = _Histogram()
-                    histogram.add(milliseconds)
+            for name, milliseconds in _times(line):
+                histograms = self._times[name]
+                if (histogram := histograms.get(model)) is None:
+                    histogram = histograms[model] = _Histogram(TIMES[name])
+                histogram.add(milliseconds)
 
     def text(self) -> bytes:
         """In Prometheus' form."""
@@ -87,15 +97,28 @@ class Served:
                 yield f'{PREFIX}{name}_tokens_total{{model="{model}"}} {count}'
         for name, histograms in self._times.items():
             series = f"{PREFIX}{name}_milliseconds"
-            yield f"# HELP {series} Time from a request until this of its answer."
+            yield f"# HELP {series} {MEANINGS[name]}"
             yield f"# TYPE {series} histogram"
             for model, histogram in histograms.items():
                 yield from _buckets(series, model, histogram)
 
 
+def _times(line: Line) -> Iterator[tuple[str, float]]:
+    """What is known of how long it took."""
+    first, whole, tokens = line.get("first_byte_ms"), line.get("ms"), line.get("completion")
+    if isinstance(first, int):
+        yield "first_byte", first
+    if isinstance(whole, int):
+        yield "duration", whole
+        # Of plain answers the first byte is the last one, too; the first token of a stream is in the time until its first byte.
+        streams = str(line.get("type", "")).startswith(STREAMS)
+        if streams and isinstance(first, int) and isinstance(tokens, int | float) and tokens >= FEWEST_TOKENS:
+            yield "token", round((whole - first) / (tokens - 1), 3)
+
+
 def _buckets(series: str, model: str, histogram: _Histogram) -> Iterator[str]:
     sofar = 0
-    for bound, count in zip((*map("{:g}".format, BOUNDS), "+Inf"), histogram.counts, strict=True):
+    for bound, count in zip((*map("{:g}".format, histogram.bounds), "+Inf"), histogram.counts, strict=True):
         sofar += count
         yield f'{series}_bucket{{model="{model}",le="{bound}"}} {sofar}'
     yield f'{series}_sum{{model="{model}"}} {histogram.total}'

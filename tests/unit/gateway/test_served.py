@@ -40,6 +40,19 @@ def test_requests_tokens_and_times_are_counted_by_model() -> None:
     ]
 
 
+def test_of_streams_the_time_between_two_tokens_is_counted() -> None:
+    served = Served()
+    streamed = {"type": "text/event-stream", "first_byte_ms": 200, "tokens": {"completion": 101}}
+    lines = line(ms=2200, **streamed) + line(ms=2200, **{**streamed, "type": "application/x-ndjson; charset=utf-8"})
+    # Plain answers, short ones, and those of which the tokens are not known tell nothing of it.
+    for less in ({"type": "application/json"}, {"tokens": {"completion": 7}}, {"tokens": {}}, {"first_byte_ms": None}):
+        lines += line(ms=9000, **{**streamed, **less})
+    served.count(parse_lines(lines))
+    told = served.text().decode().splitlines()
+    for expected in ('bucket{model="qwen",le="15"} 0', 'bucket{model="qwen",le="20"} 2', 'sum{model="qwen"} 40.0', 'count{model="qwen"} 2'):  # fmt: skip
+        assert f"stoker_gateway_served_token_milliseconds_{expected}" in told
+
+
 def test_a_line_that_names_no_model_and_half_a_line_are_not_counted() -> None:
     served = Served()
     served.count(parse_lines(b'{"code": 404}\n{"code": 2'))
