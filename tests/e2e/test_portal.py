@@ -44,6 +44,11 @@ def test_a_person_makes_a_key_uses_it_and_revokes_it(kube: Kube, service: Servic
     name = field(page, r"/portal/keys/(a-test-[0-9a-f]+)/revoke")
     client = Gateway(service.gateway.port, key, "smollm2")
     until(lambda: all(client.chat().status == 200 for _ in range(4)), "the key opens the gateway", within=10)
+    until(lambda: "Key “a test”" in browser.get("/portal/usage").text, "what was used, by the key's name", within=20)
+    until(
+        lambda: "running and 0 waiting now" in browser.get("/portal/admin").text, "the load of two moments", within=30
+    )
+    assert "/v1/chat/completions" in browser.get("/portal/tools/curl.sh").text
     secrets = kube.kubectl("get", "secrets", "-n", service.namespace, "-o", "name").split()
     assert f"secret/{name}" not in secrets, "the key is nowhere but with its owner"
 

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from webui.browser import ARGUMENTS
-
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
@@ -25,17 +23,19 @@ class Chrome:
     def __init__(self, program: Path, axe: Path) -> None:
         self._thread = ThreadPoolExecutor(1)
         self._axe = axe.read_text()
-        self._browser: Browser = self._thread.submit(self._start, program).result(60)
+        self._browser: Browser = self._thread.submit(self._start, program).result(240)
 
     def _start(self, program: Path) -> Browser:
+        # Not above: a fixture installs it.
         from playwright.sync_api import sync_playwright
+        from webui.browser import ARGUMENTS
 
         self._playwright = sync_playwright().start()
         return self._playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
 
     def visit(self, do: Callable[[Page], Found], *, phone: bool = False, dark: bool = False) -> Found:
         """Run something with a page in a browser that nobody has used before."""
-        return self._thread.submit(self._visit, do, phone, dark).result(120)
+        return self._thread.submit(self._visit, do, phone, dark).result(240)
 
     def _visit(self, do: Callable[[Page], Found], phone: bool, dark: bool) -> Found:
         context = self._browser.new_context(

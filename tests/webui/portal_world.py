@@ -244,9 +244,9 @@ class PortalWorld:
         self.cluster.tell()
         self.usage.start()
         self.gateway_pod.start()
-        until(lambda: self.gateway_pod.request("GET", "/readyz", key=None).status in (401, 404), "Envoy", 20)
-        until(lambda: self.gateway_pod.request("GET", "/", key=None).status == 200, "the portal", 20)
-        until(lambda: self.usage.get("/usage") is not None, "usage", 20)
+        until(lambda: self.gateway_pod.request("GET", "/readyz", key=None).status in (401, 404), "Envoy", 60)
+        until(lambda: self.gateway_pod.request("GET", "/", key=None).status == 200, "the portal", 60)
+        until(lambda: self.usage.get("/usage") is not None, "usage", 60)
 
     def chat(self, key: str, model: str = "qwen3-30b") -> int:
         return self.gateway_pod.chat(model, key, metadata={"prompt": 321, "completion": 3}).status
@@ -289,7 +289,7 @@ class IdentityProvider:
         assert node
         with (folder / "identity-provider.log").open("wb") as log:
             self._process = subprocess.Popen([node, self._script, str(port), redirect_uri], stdout=log, stderr=log)
-        until(self._is_up, "the identity provider", within=20)
+        until(self._is_up, "the identity provider", within=60)
 
     def _is_up(self) -> bool:
         try:

@@ -38,6 +38,7 @@ class Client(StrEnum):
     OPENCODE = "opencode"
     CONTINUE = "continue"
     LANGCHAIN = "langchain"
+    PYTHON = "python"
     CURL = "curl"
 
 
@@ -45,6 +46,7 @@ FILES = {
     Client.OPENCODE: "opencode.json",
     Client.CONTINUE: "continue.yaml",
     Client.LANGCHAIN: "langchain.py",
+    Client.PYTHON: "python.py",
     Client.CURL: "curl.sh",
 }
 """Keys of the ConfigMap status.clientConfigRef."""

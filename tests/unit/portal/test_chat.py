@@ -14,7 +14,8 @@ from stoker.portal.config import PortalConfig
 from stoker.portal.directory import Directory
 
 ADDRESS = "http://gateway-webui.team-a.svc:80"
-ROLES = [*CONFIG["roles"], {"name": "team", "users": ["tina@example.com"]}]
+# A role that is called as the chat calls people who wait gives them nothing.
+ROLES = [*CONFIG["roles"], {"name": "team", "users": ["tina@example.com"]}, {"name": "pending"}]
 CHAT_CONFIG = {**CONFIG, "roles": ROLES, "chatAddress": ADDRESS, "webUiUrl": "http://ai.example.com:30081"}
 
 

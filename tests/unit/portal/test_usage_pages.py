@@ -100,6 +100,7 @@ async def test_tools_get_the_models_that_somebody_may_use_and_no_key(browser: Br
         assert saved.headers["Content-Disposition"] == f'attachment; filename="{name}"'
         assert saved.headers["X-Content-Type-Options"] == "nosniff"
         assert "ai.example.com" in browser.text
+        assert "secret-model" not in browser.text
     assert (await browser.get("/portal/tools/..%2Fmain.py")).status == 404
 
 
