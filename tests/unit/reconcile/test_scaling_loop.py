@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from replay import replay
 from unit.cluster.fake_api_server import status
 from unit.reconcile.scaling_world import KEY, NAME, World, world
 
 from stoker.cluster.resource_types import MODEL_DEPLOYMENTS
 from stoker.reconcile.scaling_report import explain
-from stoker.scaling.record import Record, make_record
 
 SLEEPY = {"minReplicas": 0, "maxReplicas": 4, "initialHoldSeconds": 60}
 
@@ -340,11 +340,9 @@ async def test_the_last_decisions_can_be_asked_for_and_made_again(here: World) -
     await here.run(30)
     told = json.loads(json.dumps(explain(here.loop, KEY)))
     assert (told["desired"], told["reason"]) == (1, "WakeFromZero")
-    records = [Record.from_dict(entry) for entry in [*told["decisions"], told["newest"]]]
-    assert len(records) >= 2
-    for record in records:
-        again = make_record(record.now, record.samples, record.replicas, record.learned, record.memory, record.spec)
-        assert again == record
+    decisions = list(replay(told))
+    assert len(decisions) >= 2
+    assert all(was == now for was, now in decisions)
     assert explain(here.loop, ("team", "other")) is None
 
 
