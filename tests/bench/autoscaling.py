@@ -14,6 +14,7 @@ import random
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from itertools import pairwise
@@ -132,6 +133,29 @@ async def busy(bench: Bench) -> None:
         await asyncio.sleep(1.0)
 
 
+class Disturbance:
+    """For how long at most a thread that wants next to nothing waited for a core: what the rest of the machine does to us."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Disturbance:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            started = time.monotonic()
+            time.sleep(0.01)
+            self.longest = max(self.longest, time.monotonic() - started - 0.01)
+
+
 async def measure(bench: Bench, when: str, *, steady: bool = False) -> None:
     """A minute of the loop under load: its period, its CPU, its memory, and what is written."""
     operator, pid = bench.operator, bench.operator.pid
@@ -139,7 +163,8 @@ async def measure(bench: Bench, when: str, *, steady: bool = False) -> None:
     writes, cpu, started = operator.writes(), cpu_seconds(pid), time.monotonic()
     asked = bench.stage.gateway.asked_at
     asked.clear()
-    await asyncio.sleep(MEASURED_SECONDS)
+    with Disturbance() as disturbance:
+        await asyncio.sleep(MEASURED_SECONDS)
     seconds = time.monotonic() - started
     share = (cpu_seconds(pid) - cpu) / seconds * 100
     written = {name: count - writes.get(name, 0) for name, count in operator.writes().items()}
@@ -164,6 +189,7 @@ async def measure(bench: Bench, when: str, *, steady: bool = False) -> None:
         f"{seen[0]:.2f}, {statistics.median(seen):.2f}, {seen[-1]:.2f} s",
         "–",
     )
+    bench.note("longest that an idle thread waited for a core meanwhile", f"{disturbance.longest:.2f} s", "–")
     bench.note("one round, mean", f"{rounds('round_seconds_sum') / rounds('round_seconds_count'):.2f} s", "–")
     bench.note("operator's share of a core", f"{share:.1f} %", "≤ 30 %", share <= 30)
     peak = memory_mib(pid, "VmHWM")

@@ -8,6 +8,7 @@ import random
 import signal
 import statistics
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +32,15 @@ RACES = 200
 RACING_MODELS = 40
 
 
+def deployment_requests(operator: OperatorProcess) -> Counter[str]:
+    """The operator's requests about Deployments so far, by verb."""
+    found: Counter[str] = Counter()
+    for name, count in operator.metrics().items():
+        if name.startswith("stoker_api_requests_total{") and 'resource="deployments"' in name:
+            found[name.partition('verb="')[2].partition('"')[0]] += int(count)
+    return found
+
+
 @pytest_asyncio.fixture
 async def stage(
     plane: ControlPlane, operator: OperatorProcess, client: KubeClient, namespace: str
@@ -40,17 +50,22 @@ async def stage(
         plane.kubectl("delete", "modeldeployment,apigateway", "--all", "-n", namespace, "--wait=false")
 
 
-async def test_a_request_for_a_sleeping_model_is_written_down_as_a_replica_within_50_ms(stage: Scene) -> None:
+async def test_a_request_for_a_sleeping_model_is_written_down_as_a_replica_within_50_ms(
+    stage: Scene, operator: OperatorProcess
+) -> None:
     names = [f"sleepy-{number}" for number in range(WAKE_UPS)]
     await stage.open(*(stage.scaling_model(name) for name in names))
     await stage.until(lambda: all(stage.wanted(name) == 0 for name in names))
     took = []
+    before = deployment_requests(operator)
     for name in names:
         started = time.monotonic()
         call = asyncio.create_task(stage.call(name))
         await stage.until(lambda name=name: stage.wanted(name) == 1)
         took.append(stage.replicas[name][-1][0] - started)
         assert await call, "it was held, and answered"
+    more = {verb: count - before.get(verb, 0) for verb, count in deployment_requests(operator).items()}
+    assert (more.get("get", 0), more.get("patch", 0)) == (0, 0), "nothing but the change itself stands before it"
     print("request to replicas written, ms:", [round(each * 1000) for each in took])
     # Of a machine that is shared with others the median would tell about them.
     assert statistics.quantiles(took, n=4)[0] <= 0.05

@@ -45,6 +45,8 @@ class ChildWriter:
         self._on_written = on_written
         # What the API server made of our last write, by child: fields it answers differently are not sent again and again.
         self._accepted: dict[tuple[ResourceType, Key], tuple[str, frozenset[str]]] = {}
+        # Children whose fields are known to be owned by apply, with their uid.
+        self._handed_over: dict[tuple[ResourceType, Key], str] = {}
         # What was found equal before: nothing to compare while it is the same.
         self._settled: dict[tuple[ResourceType, Key], tuple[object, ...]] = {}
 
@@ -112,6 +114,7 @@ class ChildWriter:
         """A child is gone: what was learned about it is of no use."""
         self._accepted.pop((resource, key), None)
         self._settled.pop((resource, key), None)
+        self._handed_over.pop((resource, key), None)
 
     async def _read(self, resource: ResourceType, key: Key) -> Object | None:
         if resource in UNWATCHED:
@@ -138,7 +141,11 @@ class ChildWriter:
         marked = {**metadata, "annotations": {**(metadata.get("annotations") or {}), APPLIED_ANNOTATION: wanted}}
         if live is None:
             # Not by apply: a plain create takes the API server half the time, and never touches an object that is there.
-            return await self._client.create(resource, {**desired, "metadata": marked})
+            made = await self._client.create(resource, {**desired, "metadata": marked})
+            if resource == DEPLOYMENTS and desired["spec"].get("replicas") == 0:
+                # When a sleeping model's is changed for the first time somebody waits; nobody does now.
+                await self._hand_over_early(made)
+            return made
         if applied_hash(live) != wanted:
             await self._own_by_apply(resource, live)
         return await self._client.apply(resource, {**desired, "metadata": {**marked, "uid": live["metadata"]["uid"]}})
@@ -146,13 +153,32 @@ class ChildWriter:
     async def _own_by_apply(self, resource: ResourceType, live: Object) -> None:
         """Hand over our fields from create to apply, once in a child's life: else apply could never remove one."""
         key = (live["metadata"]["namespace"], live["metadata"]["name"])
-        full = await self._client.get(resource, *key)
-        entries = (full or {}).get("metadata", {}).get("managedFields") or []
-        if full is None or not any(_is_from_create(entry) for entry in entries):
+        if self._handed_over.get((resource, key)) == live["metadata"]["uid"]:
             return
-        entries = [{**entry, "operation": "Apply"} if _is_from_create(entry) else entry for entry in entries]
-        same = {"uid": live["metadata"]["uid"], "resourceVersion": full["metadata"]["resourceVersion"]}
-        await self._client.merge(resource, *key, {"metadata": {**same, "managedFields": entries}})
+        full = await self._client.get(resource, *key)
+        if full is not None and full["metadata"]["uid"] == live["metadata"]["uid"]:
+            await self._hand_over(resource, full)
+
+    async def _hand_over_early(self, made: Object) -> None:
+        """Its controller writes at the same moment; if it is always quicker, it happens with the first change."""
+        for _ in range(ATTEMPTS):
+            try:
+                await self._own_by_apply(DEPLOYMENTS, made)
+            except ApiError as error:
+                if error.status not in (404, 409):
+                    raise
+            else:
+                return
+
+    async def _hand_over(self, resource: ResourceType, full: Object) -> None:
+        metadata = full["metadata"]
+        key = (metadata["namespace"], metadata["name"])
+        entries = metadata.get("managedFields") or []
+        if any(_is_from_create(entry) for entry in entries):
+            entries = [{**entry, "operation": "Apply"} if _is_from_create(entry) else entry for entry in entries]
+            same = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
+            await self._client.merge(resource, *key, {"metadata": {**same, "managedFields": entries}})
+        self._handed_over[resource, key] = metadata["uid"]
 
 
 def _edition(live: Object) -> tuple[object, ...]:
