@@ -41,11 +41,15 @@ def flatten(line: Line) -> Line:
     """What the policy said of a request, and its tokens, beside what Envoy says."""
     said, tokens = line.pop("said", None), line.pop("tokens", None)
     if isinstance(said, dict):
-        for name, value in said.items():
-            line[name.removeprefix("x-gw-")] = value
-        if isinstance(served := line.pop("served", None), str):
-            line["reason"] = ALLOWED
-            line.update((name, value) for name, value in zip(TOLD_OF_SERVED, served.split("\t"), strict=False) if value)
+        if isinstance(served := said.get("x-gw-served"), str):
+            # The many, and what else there is says nothing that counts.
+            line["reason"], line["ticket"] = ALLOWED, said.get("x-gw-ticket")
+            for name, value in zip(TOLD_OF_SERVED, served.split("\t"), strict=False):
+                if value:
+                    line[name] = value
+        else:
+            for name, value in said.items():
+                line[name.removeprefix("x-gw-")] = value
     if isinstance(tokens, dict):
         line.update(tokens)
     return line

@@ -136,7 +136,8 @@ end
 
 
 def _named(source: str) -> str:
-    return source.replace("METADATA", METADATA).replace("TOKENS", TOKENS)
+    # Without LuaJIT's compiler: such short runs through calls that it cannot compile cost Envoy 9 µs a request with it, for nothing.
+    return "jit.off()\n" + source.replace("METADATA", METADATA).replace("TOKENS", TOKENS)
 
 
 COUNT = "count"
