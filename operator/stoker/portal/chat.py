@@ -26,6 +26,15 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Session:
+    """What the web chat says of a session; empty of none."""
+
+    user: str = ""
+    role: str = ""
+    groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ChatPerson:
     """Who is signed in to the web chat, with the role that he has at the gateway."""
 
@@ -38,7 +47,7 @@ class Chat:
 
     def __init__(self, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self._transport = transport
-        self._known: OrderedDict[bytes, tuple[float, tuple[str, str]]] = OrderedDict()
+        self._known: OrderedDict[bytes, tuple[float, Session]] = OrderedDict()
 
     async def person(self, config: PortalConfig, cookies: Mapping[str, str]) -> ChatPerson | None:
         """Whose session it is; None for nobody's, for somebody without a role, and where the web chat does not answer."""
@@ -48,13 +57,12 @@ class Chat:
         said = await self._whose(config.chat_address, token)
         if said is None:
             return None
-        user, chat_role = said
         # Its other roles are for people who wait to be let in.
-        named = config.role(chat_role) if chat_role in ("admin", "user") else None
-        role = named and (config.role_of(user, ()) or named)
-        return ChatPerson(user, role.name) if user and role else None
+        named = config.role(said.role) if said.role in ("admin", "user") else None
+        role = named and (config.role_of(said.user, said.groups) or named)
+        return ChatPerson(said.user, role.name) if said.user and role else None
 
-    async def _whose(self, address: str, token: str) -> tuple[str, str] | None:
+    async def _whose(self, address: str, token: str) -> Session | None:
         digest = hashlib.sha256(f"{address} {token}".encode()).digest()
         now = time.monotonic()
         if (found := self._known.get(digest)) and now - found[0] < FRESH_SECONDS:
@@ -68,19 +76,23 @@ class Chat:
             self._known.popitem(last=False)
         return said
 
-    async def _ask(self, address: str, token: str) -> tuple[str, str] | None:
-        """Address and role there, both empty for nobody's session; None without an answer, which is not kept."""
+    async def _ask(self, address: str, token: str) -> Session | None:
+        """Empty for nobody's session; None without an answer, which is not kept."""
         try:
             # Asked directly: a proxy from the environment could not reach a Service.
             client = httpx.AsyncClient(transport=self._transport, timeout=TIMEOUT_SECONDS, trust_env=False)
             async with client:
-                answer = await client.get(
-                    f"{address}/api/v1/auths/", headers={"Authorization": f"Bearer {token}"}, follow_redirects=False
-                )
-            if answer.status_code in (401, 403):
-                return "", ""
-            said = answer.raise_for_status().json()
-            return str(said["email"]), str(said["role"])
+                client.headers["Authorization"] = f"Bearer {token}"
+                answer = await client.get(f"{address}/api/v1/auths/", follow_redirects=False)
+                if answer.status_code in (401, 403):
+                    return Session()
+                said = answer.raise_for_status().json()
+                user, role = str(said["email"]), str(said["role"])
+                if role != "user":
+                    # To an admin it would tell all groups, and not which are his.
+                    return Session(user, role)
+                groups = (await client.get(f"{address}/api/v1/groups/", follow_redirects=False)).raise_for_status()
+            return Session(user, role, tuple(str(group["name"]) for group in groups.json()))
         except (httpx.HTTPError, ValueError, KeyError, TypeError, UnicodeError) as error:
             logger.warning("the web chat does not say whose session it is: %s: %s", type(error).__name__, error)
             return None

@@ -194,15 +194,21 @@ class FakeChat:
 
     def __init__(self) -> None:
         self.people: dict[str, tuple[str, str]] = {}
+        self.groups: dict[str, list[str]] = {}
         self.asked = 0
 
     def transport(self) -> httpx.MockTransport:
         return httpx.MockTransport(self._answer)
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
+        token = request.headers["authorization"].removeprefix("Bearer ")
+        found = self.people.get(token)
+        if str(request.url) == "http://gateway-webui.team-a.svc/api/v1/groups/":
+            assert found
+            assert found[1] == "user", "an admin is told of all groups"
+            return httpx.Response(200, json=[{"id": "1", "name": name} for name in self.groups.get(token, ())])
         assert str(request.url) == "http://gateway-webui.team-a.svc/api/v1/auths/"
         self.asked += 1
-        found = self.people.get(request.headers["authorization"].removeprefix("Bearer "))
         if found is None:
             return httpx.Response(401, json={"detail": "401 Unauthorized"})
         return httpx.Response(200, json={"email": found[0], "role": found[1]})

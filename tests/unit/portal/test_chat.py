@@ -15,7 +15,8 @@ from stoker.portal.directory import Directory
 
 ADDRESS = "http://gateway-webui.team-a.svc:80"
 # A role that is called as the chat calls people who wait gives them nothing.
-ROLES = [*CONFIG["roles"], {"name": "team", "users": ["tina@example.com"]}, {"name": "pending"}]
+TEAM = {"name": "team", "users": ["tina@example.com"], "groups": ["lab"]}
+ROLES = [*CONFIG["roles"], TEAM, {"name": "pending"}]
 CHAT_CONFIG = {**CONFIG, "roles": ROLES, "chatAddress": ADDRESS, "webUiUrl": "http://ai.example.com:30081"}
 
 
@@ -54,6 +55,15 @@ async def test_his_role_is_that_of_the_gateway(browser: Browser, token: str, rol
     carry(browser, token)
     await browser.post("/portal/chat", csrf="")
     assert browser.claims()["role"] == role
+
+
+async def test_a_group_of_the_chat_gives_its_people_the_role_that_they_chat_with(
+    browser: Browser, chat: FakeChat
+) -> None:
+    chat.groups["of-dave"] = ["others", "lab"]
+    carry(browser, "of-dave")
+    await browser.post("/portal/chat", csrf="")
+    assert browser.claims()["role"] == "team"
 
 
 @pytest.mark.parametrize("token", ["", "forged", "of-newcomer", "x" * 5000])
