@@ -1,42 +1,67 @@
-// A real OpenID provider on loopback: node identity_provider.mjs PORT REDIRECT_URI. Its people sign in with NAME and NAME-password.
-// POST /test/roles?user=NAME&roles=a,b changes what somebody is; GET /test/token?user=NAME&aud=A is an access token as the API takes it.
+// A real OpenID provider on loopback: node identity_provider.mjs PORT REDIRECT_URI... Its people sign in with NAME and NAME-password.
+// POST /test/roles?user=NAME&roles=a,b changes what somebody is; GET /test/token?user=NAME&aud=A&seconds=S is an access token as the API takes it,
+// which lasts S seconds. With THIN=1 its ID tokens only prove who signed in, and userinfo tells the rest, with roles as groups, as of Authelia.
+// Client `chat` is confidential, and comes back to one of REDIRECT_URI; `tool` is a public one, as a program on somebody's machine is.
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { SignJWT, importJWK } from 'jose';
 import Provider, { interactionPolicy } from 'oidc-provider';
 
-const [port, redirectUri] = process.argv.slice(2);
+const [port, ...redirectUris] = process.argv.slice(2);
 const issuer = `http://127.0.0.1:${port}`;
-const people = { carol: ['llm-admin'], dave: ['llm-user'], mallory: [], eve: ['visitor'] };
+const API = 'urn:stoker:api';
+const thin = process.env.THIN === '1';
+const people = { carol: ['llm-admin'], dave: ['llm-user'], gina: ['llm-guest'], mallory: [], eve: ['visitor'] };
 const pair = generateKeyPairSync('rsa', { modulusLength: 2048 });
 const key = { ...pair.privateKey.export({ format: 'jwk' }), kid: randomUUID(), use: 'sig', alg: 'RS256' };
 
 const claimsOf = (id) => people[id] && {
   sub: `id-of-${id}`, preferred_username: id, name: id, email: `${id}@example.com`, email_verified: true,
-  realm_access: { roles: people[id] }, groups: ['everybody'],
+  realm_access: { roles: people[id] }, groups: thin ? people[id] : ['everybody'],
 };
 const policy = interactionPolicy.base();
 policy.remove('consent');
-const scopes = ['openid', 'profile', 'email'];
+const scopes = ['openid', 'profile', 'email', 'offline_access'];
+const origins = [...new Set(redirectUris.map((uri) => new URL('/', uri).href))];
 
 const provider = new Provider(issuer, {
   jwks: { keys: [key] },
-  clients: [{ client_id: 'chat', client_secret: 'the-secret-of-the-web-chat', grant_types: ['authorization_code'],
-    response_types: ['code'], redirect_uris: [redirectUri], post_logout_redirect_uris: [new URL('/', redirectUri).href, new URL('/auth', redirectUri).href] }],
+  clients: [
+    { client_id: 'chat', client_secret: 'the-secret-of-the-web-chat', grant_types: ['authorization_code', 'refresh_token'],
+      response_types: ['code'], redirect_uris: redirectUris, post_logout_redirect_uris: origins.flatMap((origin) => [origin, `${origin}auth`]) },
+    { client_id: 'tool', application_type: 'native', token_endpoint_auth_method: 'none', grant_types: ['authorization_code', 'refresh_token'],
+      response_types: ['code'], redirect_uris: ['http://127.0.0.1/done'] },
+  ],
   scopes,
   claims: { openid: ['sub'], profile: ['name', 'preferred_username', 'realm_access', 'groups'], email: ['email', 'email_verified'] },
-  conformIdTokenClaims: false,
+  conformIdTokenClaims: thin,
   pkce: { required: () => true },
   findAccount: (context, id) => people[id] && { accountId: id, claims: () => claimsOf(id) },
   loadExistingGrant: async (context) => {
     const { client, session } = context.oidc;
     const grant = new context.oidc.provider.Grant({ clientId: client.clientId, accountId: session.accountId });
     grant.addOIDCScope(scopes.join(' '));
+    grant.addResourceScope(API, scopes.join(' '));
     await grant.save();
     return grant;
   },
+  // There is no page that asks for consent, so that offline_access alone would be left out.
+  issueRefreshToken: (context, client) => client.grantTypeAllowed('refresh_token'),
+  extraTokenClaims: (context, token) => {
+    const { sub, ...claims } = (token.accountId && claimsOf(token.accountId)) || {};
+    return claims;
+  },
   interactions: { policy, url: (context, interaction) => `/interaction/${interaction.uid}` },
   cookies: { keys: ['for tests only'] },
-  features: { devInteractions: { enabled: false }, rpInitiatedLogout: { enabled: true } },
+  features: {
+    devInteractions: { enabled: false },
+    rpInitiatedLogout: { enabled: true },
+    resourceIndicators: {
+      enabled: true,
+      defaultResource: (context, client) => (client.clientId === 'tool' ? API : undefined),
+      useGrantedResource: () => true,
+      getResourceServerInfo: () => ({ scope: scopes.join(' '), audience: 'chat', accessTokenFormat: 'jwt', accessTokenTTL: 600, jwt: { sign: { alg: 'RS256' } } }),
+    },
+  },
 });
 
 provider.use(async (context, next) => {
@@ -47,8 +72,9 @@ provider.use(async (context, next) => {
   }
   if (context.path === '/test/token') {
     const claims = { ...claimsOf(context.query.user), azp: 'chat' };
+    const now = Math.floor(Date.now() / 1000);
     context.body = await new SignJWT(claims).setProtectedHeader({ alg: 'RS256', kid: key.kid, typ: 'at+jwt' }).setIssuer(issuer)
-      .setAudience(context.query.aud || 'chat').setIssuedAt().setExpirationTime('10m').sign(await importJWK(key, 'RS256'));
+      .setAudience(context.query.aud || 'chat').setIssuedAt().setExpirationTime(now + Number(context.query.seconds || 600)).sign(await importJWK(key, 'RS256'));
     return;
   }
   const page = context.path.match(/^\/interaction\/([\w-]+)$/);

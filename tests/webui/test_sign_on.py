@@ -3,138 +3,25 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from e2e.conformance import clients
-from gateway.conftest import World
-from gateway.fake_engine import FakeEngine
-from gateway.fake_kubernetes import FakeKubernetes
-from gateway.pod import NAMESPACE, Answer, Config, GatewayPod, free_port, until
-from webui.open_webui import EMAIL, PASSWORD, SECRETS, SERVICE_KEY, USER_SECRET, OpenWebUI
-
-from stoker.api import ApiGateway
-from stoker.desired.gateway_tokens import build_issuers
+from gateway.pod import until
+from webui.open_webui import EMAIL, PASSWORD
+from webui.sign_on import SignOn, sign_on_with
 
 HERE = Path(__file__).parent
 
 
-@dataclass
-class IdentityProvider:
-    port: int
-
-    @property
-    def issuer(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def set_roles(self, user: str, *roles: str) -> None:
-        httpx.post(f"{self.issuer}/test/roles", params={"user": user, "roles": ",".join(roles)}).raise_for_status()
-
-    def token(self, user: str, audience: str = "chat") -> str:
-        return httpx.get(f"{self.issuer}/test/token", params={"user": user, "aud": audience}).text
-
-
-@dataclass
-class SignOn:
-    """All four, and the way through them that a browser takes."""
-
-    provider: IdentityProvider
-    world: World
-    ui: OpenWebUI
-
-    def sign_in(self, user: str, password: str | None = None) -> str:
-        """The session after `Continue with …`, as a browser gets it; empty where nobody is signed in."""
-        with httpx.Client(follow_redirects=True, timeout=60) as browser:
-            form = browser.get(f"{self.ui.url}/oauth/oidc/login")
-            action = re.search(r'action="([^"]+)"', form.text)
-            assert action, (form.url, form.text[-1000:])
-            data = {"login": user, "password": password or f"{user}-password"}
-            browser.post(f"{self.provider.issuer}{action[1]}", data=data)
-            return browser.cookies.get("token") or ""
-
-    def session(self, user: str) -> str:
-        token = self.sign_in(user)
-        assert token, user
-        return token
-
-    def role(self, token: str) -> str:
-        role: str = self.ui.request("GET", "/api/v1/auths/", token=token).json["role"]
-        return role
-
-    def ask_api(self, token: str) -> Answer:
-        return self.world.pod.request("POST", "/v1/chat/completions", {"model": "qwen", "messages": []}, token)
-
-
 @pytest.fixture(scope="module")
 def sign_on(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SignOn]:
-    npm, node = shutil.which("npm"), shutil.which("node")
-    assert npm, "the identity provider needs Node 20 or newer with npm"
-    assert node
-
-    def make(folder: Path) -> None:
-        shutil.copy(HERE / "package.json", folder)
-        quiet = ["--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
-        clients.run([npm, "install", "--ignore-scripts", *quiet, "--prefix", folder])
-
-    modules = clients.made("identity-provider", [HERE / "package.json"], make)
-    # Modules are looked for beside the script.
-    script = shutil.copy(HERE / "identity_provider.mjs", modules / f"provider-{free_port()}.mjs")
-    provider, ui_port = IdentityProvider(free_port()), free_port()
-    oidc = {
-        "issuer": provider.issuer,
-        "clientId": "chat",
-        "clientSecretRef": {"name": "chat-client"},
-        "rolesClaim": "realm_access.roles",
-        "roleMap": [{"value": "llm-admin", "role": "admin"}, {"value": "llm-user", "role": "user"}],
-    }
-    spec = {"auth": {"oidc": oidc}}
-    secrets = {**SECRETS, ("chat-client", "clientSecret"): "the-secret-of-the-web-chat"}
-    kubernetes, engine = FakeKubernetes(), FakeEngine("one")
-    pod = GatewayPod(tmp_path_factory.mktemp("gw"), kubernetes)
-    ui = OpenWebUI(program, tmp_path_factory.mktemp("ui"), pod.port, port=ui_port, secrets=secrets, spec=spec)
-    log = (tmp_path_factory.mktemp("idp") / "log").open("wb")
-    process = subprocess.Popen(
-        [node, script, str(provider.port), f"{ui.url}/oauth/oidc/callback"], stdout=log, stderr=log
-    )
-    try:
-        until(lambda: is_up(provider), "the identity provider", within=20)
-        gateway = ApiGateway.model_validate({"metadata": {"name": "gateway"}, "spec": spec})
-        config = Config().model("qwen").key("alice", "sk-alice")
-        config.key(
-            "gateway-webui", SERVICE_KEY, userTokens={"issuer": "open-webui", "secret": USER_SECRET, "required": True}
-        )
-        config.more = {
-            "jwt": build_issuers(gateway, {}),
-            "roles": [{"name": name, "models": ["*"]} for name in ("admin", "user")],
-        }
-        kubernetes.put_endpoints(NAMESPACE, "qwen", [engine.port])
-        config.apply(kubernetes)
-        pod.start()
-        ui.start()
-        ui.wait_ready()
-        yield SignOn(provider, World(kubernetes, [engine], pod), ui)
-    finally:
-        process.terminate()
-        process.wait(10)
-        log.close()
-        Path(script).unlink()
-        ui.stop()
-        pod.stop()
-        kubernetes.close()
-        engine.close()
-
-
-def is_up(provider: IdentityProvider) -> bool:
-    try:
-        return httpx.get(f"{provider.issuer}/.well-known/openid-configuration").is_success
-    except httpx.TransportError:
-        return False
+    with sign_on_with(program, tmp_path_factory.mktemp("oidc"), rolesClaim="realm_access.roles") as made:
+        yield made
 
 
 @pytest.mark.parametrize(("user", "role"), [("carol", "admin"), ("dave", "user"), ("mallory", "pending")])
@@ -156,9 +43,8 @@ def test_who_has_no_role_waits_and_chats_with_nobody(sign_on: SignOn) -> None:
 
 def test_a_person_is_the_same_in_the_web_chat_and_at_the_api(sign_on: SignOn) -> None:
     assert sign_on.ui.chat(sign_on.session("dave")).status == 200
-    until(
-        lambda: sign_on.ask_api(sign_on.provider.token("dave")).status == 200, "the issuer's keys are there", within=20
-    )
+    sign_on.wait_for_keys()
+    assert sign_on.ask_api(sign_on.provider.token("dave")).status == 200
 
     def callers() -> set[str]:
         lines = [line for line in sign_on.world.pod.access_log() if line.get("user") == "dave@example.com"]
@@ -168,9 +54,7 @@ def test_a_person_is_the_same_in_the_web_chat_and_at_the_api(sign_on: SignOn) ->
 
 
 def test_the_api_judges_tokens_of_the_issuer_by_their_roles(sign_on: SignOn) -> None:
-    until(
-        lambda: sign_on.ask_api(sign_on.provider.token("carol")).status == 200, "the issuer's keys are there", within=20
-    )
+    sign_on.wait_for_keys()
     for user in ("mallory", "eve"):
         answer = sign_on.ask_api(sign_on.provider.token(user))
         assert (answer.status, answer.error["code"]) == (403, "no_role")
@@ -222,3 +106,74 @@ def test_signing_out_makes_the_browser_forget_and_without_redis_a_copy_lives_on(
     assert 'token=""' in answer.headers["set-cookie"] or "token=;" in answer.headers["set-cookie"]
     # As docs/web-ui.md says.
     assert sign_on.ui.request("GET", "/api/v1/auths/", token=token).status == 200
+
+
+def test_a_role_of_the_gateways_own_is_the_same_in_the_chat_and_at_the_api(sign_on: SignOn) -> None:
+    """Open WebUI knows admins and users only; roleMap says guest."""
+    sign_on.wait_for_keys()
+    session, token = sign_on.session("gina"), sign_on.provider.token("gina")
+    assert sign_on.role(session) == "user"
+    assert sign_on.ui.chat(session, "small").status == sign_on.ask_api(token, "small").status == 200
+    refused = sign_on.ui.chat(session, "qwen")
+    assert refused.status in (400, 403)
+    assert b"gina@example.com may not use the model `qwen`: the role `guest`" in refused.body
+    assert sign_on.ask_api(token, "qwen").status == 404
+
+
+def test_a_token_is_refreshed_with_the_roles_of_now_and_the_old_one_lives_until_it_ends(sign_on: SignOn) -> None:
+    sign_on.wait_for_keys()
+    tokens = sign_on.provider.sign_in_with_a_tool("dave")
+    assert sign_on.ask_api(tokens["access_token"]).status == 200
+    sign_on.provider.set_roles("dave", "visitor")
+    try:
+        renewed = sign_on.provider.refresh(tokens["refresh_token"])
+        assert sign_on.ask_api(renewed["access_token"]).status == 403
+        assert sign_on.ask_api(tokens["access_token"]).status == 200
+    finally:
+        sign_on.provider.set_roles("dave", "llm-user")
+    again = sign_on.provider.refresh(renewed["refresh_token"])
+    assert sign_on.ask_api(again["access_token"]).status == 200
+
+
+def test_a_token_that_has_ended_is_refused_until_it_is_refreshed(sign_on: SignOn) -> None:
+    sign_on.wait_for_keys()
+    answer = sign_on.ask_api(sign_on.provider.token("dave", seconds=-120))
+    assert (answer.status, answer.error["code"]) == (401, "invalid_token")
+    assert "expired" in answer.error["message"]
+
+
+def test_signing_out_leads_to_the_end_of_the_session_at_the_provider(sign_on: SignOn) -> None:
+    with httpx.Client(follow_redirects=True, timeout=60) as browser:
+        sign_on.pass_through(browser, "dave")
+        # The provider knows him, and asks no more.
+        assert "Test identity provider" not in browser.get(f"{sign_on.ui.url}/oauth/oidc/login").text
+        out = browser.post(f"{sign_on.ui.url}/api/v1/auths/signout").json()
+        assert out["redirect_url"].startswith(f"{sign_on.provider.issuer}/session/end?id_token_hint=")
+        asked = browser.get(out["redirect_url"])
+        form = dict(re.findall(r'name="(\w+)" value="(\w+)"', asked.text))
+        browser.post(f"{sign_on.provider.issuer}/session/end/confirm", data={**form, "logout": "yes"})
+        assert "Test identity provider" in browser.get(f"{sign_on.ui.url}/oauth/oidc/login").text
+
+
+def test_a_person_signs_on_chats_and_signs_out_in_a_browser(
+    sign_on: SignOn, chromium: Path, playwright_installed: None, tmp_path: Path
+) -> None:
+    command = [sys.executable, HERE / "sign_on_browser.py", chromium, sign_on.ui.url, "dave", "0 1 2 3 4", tmp_path]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"signed out at: {sign_on.provider.issuer}/session/end" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("user", "role"), [("carol", "admin"), ("dave", "user"), ("mallory", "pending"), ("eve", "refused")]
+)
+def test_where_id_tokens_say_little_userinfo_tells_who_is_what(thin: SignOn, user: str, role: str) -> None:
+    """As of Authelia."""
+    token = thin.sign_in(user)
+    assert (thin.role(token) if token else "refused") == role
+
+
+@pytest.fixture(scope="module")
+def thin(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SignOn]:
+    with sign_on_with(program, tmp_path_factory.mktemp("thin"), thin=True, rolesClaim="groups") as made:
+        yield made
