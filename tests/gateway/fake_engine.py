@@ -38,6 +38,8 @@ class FakeEngine(ThreadedServer):
         self.most_running = 0
         self.fails_with = 0
         """A status to answer everything with; 0 for none."""
+        self.says = ""
+        """Each piece of a stream; empty: its number."""
         self.start()
 
     def application(self) -> web.Application:
@@ -91,7 +93,7 @@ class FakeEngine(ThreadedServer):
                     "object": "chat.completion.chunk",
                     "created": 1,
                     "model": asked["model"],
-                    "choices": [{"index": 0, "delta": {"content": f"{number} "}, "finish_reason": None}],
+                    "choices": [{"index": 0, "delta": {"content": self.says or f"{number} "}, "finish_reason": None}],
                 }
                 await response.write(f"data: {json.dumps(chunk)}\n\n".encode())
                 await asyncio.sleep(float(metadata.get("gap", 0)))

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import hmac
 import json
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from gateway.conftest import World
 from gateway.pod import Answer, until
 from webui.open_webui import EMAIL, PASSWORD, SECRETS, SERVICE_KEY, USER_SECRET, OpenWebUI
 
 EVIL = "https://evil.example.com"
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
@@ -183,6 +190,77 @@ def test_a_websocket_of_another_origin_is_refused(ui: OpenWebUI) -> None:
     assert is_refused(ui.request("GET", target, headers={**upgrade, "Origin": EVIL}))
 
 
+def test_a_websocket_without_a_session_hears_nothing_and_moves_nobody(ui: OpenWebUI, dave: str) -> None:
+    """Chats come over it: a person's own socket hears his answer, and a stranger's beside it no word, whatever room it asks for."""
+    me = ui.request("GET", "/api/v1/auths/", token=dave).json["id"]
+    wishes: list[list[Any]] = [
+        ["user-join", {"auth": {"token": "forged"}}],
+        ["user-join", {"auth": {"token": session(me, "t0p-s3cr3t")}}],
+        ["join-channels", {"auth": {"token": "forged"}}],
+        ["join-note", {"note_id": "1"}],
+        ["ydoc:document:join", {"document_id": "note:1", "user_id": me}],
+        ["events:chat", {"chat_id": "local:1", "data": {"type": "chat:completion", "data": {}}}],
+    ]
+    own, strange = asyncio.run(listen(ui, dave, wishes))
+    assert "0 1 2 3 4" in own
+    assert strange.startswith("0{"), strange
+    for word in ("0 1 2", me, "dave", "note:1"):
+        assert word not in strange, strange
+
+
+async def listen(ui: OpenWebUI, token: str, wishes: list[list[Any]]) -> tuple[str, str]:
+    """What a person's own socket and a stranger's hear while he is answered."""
+    address = f"{ui.url}/ws/socket.io/?EIO=4&transport=websocket"
+    async with aiohttp.ClientSession() as http, http.ws_connect(address) as own, http.ws_connect(address) as strange:
+        heard = [(await strange.receive()).data]
+        await strange.send_str("40")
+        heard.append((await strange.receive(timeout=10)).data)
+        for wish in wishes:
+            await strange.send_str(f"42{json.dumps(wish)}")
+        await own.receive()
+        await own.send_str(f"40{json.dumps({'token': token})}")
+        sid = json.loads((await own.receive(timeout=10)).data[2:])["sid"]
+        body = {"model": "qwen", "stream": True, "session_id": sid, "chat_id": "local:1", "id": "m1", "messages": [{"role": "user", "content": "Hello"}]}  # fmt: skip
+        headers = {"Authorization": f"Bearer {token}"}
+        async with http.post(f"{ui.url}/api/chat/completions", json=body, headers=headers) as answer:
+            assert answer.status == 200, await answer.text()
+        told = ""
+        while '"done": true' not in told and '"done":true' not in told:
+            told += (await own.receive(timeout=20)).data
+        with contextlib.suppress(TimeoutError):
+            while True:
+                heard.append(str((await strange.receive(timeout=0.5)).data))
+        return told, "\n".join(heard)
+
+
+def test_a_page_of_another_site_does_not_act_for_whom_it_finds_signed_in(
+    ui: OpenWebUI, dave: str, chromium: Path, playwright_installed: None, tmp_path: Path
+) -> None:
+    """Browsers send our cookie along with no request of other sites; and such a page may not send JSON, which is all that Open WebUI reads."""
+    command = [sys.executable, HERE / "foreign_page.py", chromium, ui.url, "dave@example.com", "a-long-password", tmp_path]  # fmt: skip
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout) == {"own": 200, "foreign": 401}
+    assert ui.request("GET", "/api/v1/auths/", token=dave).json["name"] == "changed by himself"
+
+
+SCRIPT = "<img src=x onerror=\"window.ran='{0}'\"><script>window.ran='{0}'</script><iframe srcdoc=\"<script>parent.ran='{0}'</script>\"></iframe>"
+
+
+def test_what_people_and_models_write_runs_in_nobodys_page(
+    ui: OpenWebUI, world: World, chromium: Path, playwright_installed: None, tmp_path: Path
+) -> None:
+    world.engines[0].says = SCRIPT.format("answer") + " END "
+    question = SCRIPT.format("question")
+    command = [sys.executable, HERE / "browser.py", chromium, ui.url, EMAIL, PASSWORD, question, "END", tmp_path]
+    try:
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=180)
+    finally:
+        world.engines[0].says = ""
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ran in the page: None" in done.stdout
+
+
 def test_the_session_cookie_goes_to_this_site_only_and_no_script_reads_it(ui: OpenWebUI) -> None:
     answer = ui.request("POST", "/api/v1/auths/signin", {"email": EMAIL, "password": PASSWORD})
     cookie = answer.headers["set-cookie"].lower()
@@ -199,13 +277,17 @@ def test_a_session_that_was_there_before_is_not_taken_over_at_sign_in(ui: OpenWe
 
 def test_what_a_person_writes_to_the_gateway_in_headers_goes_no_further(ui: OpenWebUI, world: World, dave: str) -> None:
     world.engines[0].seen.clear()
+    before = len(world.pod.access_log())
     forged = {"X-OpenWebUI-User-Email": EMAIL, "X-OpenWebUI-User-Jwt": user_token(), "X-Gw-Cluster": "answer"}
     answer = ui.chat(dave, headers=forged)
     assert answer.status == 200, answer.body
     (seen,) = world.engines[0].seen
     assert not [name for name in seen.headers if name.startswith(("x-openwebui", "x-gw-")) or name == "authorization"]
-    lines = until(lambda: [line for line in world.pod.access_log() if line.get("user")], "the log line")
-    assert lines[-1]["user"] == "dave@example.com"
+
+    def users() -> list[str]:
+        return [line["user"] for line in world.pod.access_log()[before:] if line.get("user")]
+
+    until(lambda: "dave@example.com" in users(), "the log line")
 
 
 @pytest.mark.parametrize(
@@ -226,6 +308,26 @@ def test_the_gateway_believes_open_webui_only(world: World, token: Any) -> None:
     body = {"model": "qwen", "messages": []}
     answer = world.pod.request("POST", "/v1/chat/completions", body, SERVICE_KEY, headers)
     assert (answer.status, answer.error["code"]) == (401, "invalid_user_token")
+    assert world.seen == before
+
+
+@pytest.mark.parametrize("key", ["sk-alice", "sk-wrong", ""])
+def test_what_was_said_of_a_person_is_worth_nothing_with_another_key(world: World, key: str) -> None:
+    """Read on the wire, and sent again: with a key of one's own one is oneself, and with none nobody."""
+    headers = {"X-OpenWebUI-User-Jwt": user_token(), "X-OpenWebUI-User-Groups": "lab"}
+    answer = world.pod.request("POST", "/v1/chat/completions", {"model": "qwen", "messages": []}, key, headers)
+    assert answer.status == (200 if key == "sk-alice" else 401)
+    if key == "sk-alice":
+        lines = until(lambda: [line for line in world.pod.access_log() if line.get("key") == "alice"], "the log line")
+        assert "user" not in lines[-1]
+
+
+def test_the_service_key_alone_opens_nothing_from_anywhere(world: World) -> None:
+    before = world.seen
+    headers = {"X-OpenWebUI-User-Email": EMAIL, "X-OpenWebUI-User-Role": "admin", "X-OpenWebUI-User-Groups": "lab"}
+    for method, target in (("POST", "/v1/chat/completions"), ("GET", "/v1/models"), ("GET", "/v1/usage"), ("POST", "/v1/embeddings")):  # fmt: skip
+        body = {"model": "qwen", "messages": []} if method == "POST" else None
+        assert world.pod.request(method, target, body, SERVICE_KEY, headers).status == 401
     assert world.seen == before
 
 
