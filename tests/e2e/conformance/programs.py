@@ -28,6 +28,21 @@ def settings(world: World, context: int = 32768) -> dict[str, str]:
     return data
 
 
+def run_file(
+    name: str, program: str | Path, world: World, folder: Path, *, key: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """A script of that ConfigMap, to the letter."""
+    (folder / name).write_text(settings(world)[name])
+    return subprocess.run(
+        [program, name],
+        cwd=folder,
+        env={**clean_environment(folder), "STOKER_API_KEY": key or world.key},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+    )
+
+
 def run_opencode(
     modules: Path, world: World, folder: Path, prompt: str, *, key: str = "", context: int = 32768, lean: bool = False
 ) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from e2e.conformance.checks.world import World
 from e2e.conformance.clients import clean_environment, run_checks
-from e2e.conformance.programs import run_continue, run_opencode
+from e2e.conformance.programs import run_continue, run_file, run_opencode
 from e2e.conformance.strict_engine import StrictEngine
 
 CLIENTS = ("openai", "anthropic", "langchain", "llama_index", "litellm", "instructor")
@@ -52,6 +52,22 @@ def test_opencode_shows_what_a_wrong_key_is_refused_with(programs: Path, strict_
 def test_the_continue_program_answers_a_prompt(programs: Path, strict_world: World, tmp_path: Path) -> None:
     done = run_continue(programs, strict_world, tmp_path, "hi there")
     assert (done.returncode, "PONG chat" in done.stdout) == (0, True), done
+
+
+@pytest.mark.parametrize("name", ["langchain.py", "python.py", "curl.sh"])
+def test_a_script_that_is_made_ready_runs_as_it_is(
+    name: str, clients_python: Path, strict_world: World, strict_engine: StrictEngine, tmp_path: Path
+) -> None:
+    program = clients_python if name.endswith(".py") else "sh"
+    done = run_file(name, program, strict_world, tmp_path)
+    assert done.returncode == 0, done
+    assert "PONG" in done.stdout
+    assert "Hello!" in done.stdout
+    ((path, body),) = strict_engine.served
+    assert (path, body["stream"]) == ("/v1/chat/completions", True)
+    refused = run_file(name, program, strict_world, tmp_path, key="sk-wrong")
+    assert refused.returncode != 0
+    assert "Incorrect API key provided" in refused.stdout + refused.stderr
 
 
 def test_a_check_that_goes_wrong_is_told(strict_world: World, tmp_path: Path) -> None:
