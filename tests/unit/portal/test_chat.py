@@ -144,7 +144,7 @@ async def test_an_answer_that_cannot_be_read_is_nobody_and_not_remembered(
 ) -> None:
     config = PortalConfig.model_validate(CHAT_CONFIG)
     answers = [answer]
-    good = httpx.Response(200, json={"email": "dave@example.com", "role": "user"})
+    good = httpx.Response(200, json={"email": "dave@example.com", "role": "admin"})
     chat = Chat(httpx.MockTransport(lambda _: answers.pop() if answers else good))
     monkeypatch.setattr(chat_module, "FRESH_SECONDS", 10.0)
     assert await chat.person(config, {"token": "t"}) is None
