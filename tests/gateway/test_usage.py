@@ -256,7 +256,7 @@ def test_pods_come_and_go_and_a_pod_that_leaves_in_order_hands_on_everything(tmp
 def test_a_pod_that_is_killed_is_short_by_what_was_in_flight_and_is_never_counted_twice(short_world: World) -> None:
     world, callers = short_world, 6
     with world.load(callers):
-        until(lambda: world.told()[0] > 50, "calls are served")
+        until(lambda: (world.counted() or (0,))[0] > 50, "calls are served and counted", within=15)
         began, before = time.monotonic(), world.told()
         until(lambda: world.told()[0] > before[0] + 50, "calls are served")
         per_second = 50 / (time.monotonic() - began)
