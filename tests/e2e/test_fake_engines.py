@@ -115,6 +115,16 @@ class Fakes:
             return self.of(name).long_streams(STREAMS, seconds=SECONDS + 5, longest=LONGEST)
         return [self.of(name).stream(int(SECONDS / TOKEN_SECONDS)) for _ in range(STREAMS)]
 
+    def sees_all(self, pods: list[str]) -> bool:
+        """Whether the agents of these replicas have seen each stream's first token and one after it, and the request that waits."""
+        loads, pages = [self.load(pod) for pod in pods], [self.metrics(pod) for pod in pods]
+        counted = ("time_to_first_token_seconds_count", "inter_token_latency_seconds_count")
+        return (
+            [(load["requestsRunning"], load["requestsWaiting"]) for load in loads] == [(SLOTS, 1), (SLOTS, 0)]
+            and all(sum(page.get(f"stoker_engine_{each}", 0.0) for page in pages) >= STREAMS for each in counted)
+            and sum(page.get("stoker_engine_completion_tokens_total", 0.0) for page in pages) > STREAMS
+        )
+
     def await_fewer(self, old: dict[str, list[str]], count: int) -> None:
         """Of the pods that each engine had at most so many stay."""
         for name, pods in old.items():
@@ -300,7 +310,8 @@ def story(fakes: Fakes, seen_loading: dict[str, Seen]) -> Story:
     busy = {}
     for name, fake in FAKES.items():
         if fake.counts:
-            until(lambda p=pods[name]: fakes.load(p[0])["requestsWaiting"] == 1, f"one waits in {name}", within=5)  # type: ignore[misc]
+            # Agents look every two seconds: until both have seen every stream.
+            until(lambda p=pods[name]: fakes.sees_all(p), f"the agents of {name} see all streams, and one that waits", within=8)  # type: ignore[misc]  # fmt: skip
         busy[name] = Seen(
             [fakes.load(p) for p in pods[name]], [fakes.metrics(p) for p in pods[name]], answer=answers[name]
         )
