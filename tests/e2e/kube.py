@@ -204,6 +204,33 @@ class Kube:
         image: str = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
         return image
 
+    def run_python(
+        self, namespace: str, name: str, program: str, labels: dict[str, str] | None = None
+    ) -> tuple[str, str]:
+        """A pod of the test's own that runs a program to its end: its phase and what it said."""
+        container = {
+            "name": name,
+            "image": self.stoker_image(),
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["python", "-c", program],
+            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        }
+        spec = {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [container],
+        }
+        metadata = {"name": name, "namespace": namespace, "labels": labels or {}}
+        self.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+
+        def over() -> str:
+            phase: str = (self.get("pods", namespace, name) or {}).get("status", {}).get("phase", "")
+            return phase if phase in ("Succeeded", "Failed") else ""
+
+        phase = until(over, f"the end of pod {name}", within=60)
+        return phase, self.kubectl("logs", name, "-n", namespace)
+
     def children(self, namespace: str, label_selector: str = MANAGED, kinds: Iterable[str] = CHILD_KINDS) -> dict[tuple[str, str], Object]:  # fmt: skip
         """Everything Stoker made in a namespace, by (kind, name)."""
         return {

@@ -196,36 +196,8 @@ socket.create_connection(("{other["status"]["podIP"]}", 8080), 20)
 print("others: reached")
 socket.create_connection(("{engine["status"]["podIP"]}", 8080), 3)
 """
-    spec = {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [
-            {
-                "name": "stranger",
-                "image": kube.stoker_image(),
-                "imagePullPolicy": "IfNotPresent",
-                "command": ["python", "-c", attempts],
-                "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-            }
-        ],
-    }
-    kube.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": "stranger", "namespace": service.namespace},
-            "spec": spec,
-        }
-    )
-
-    def over() -> str:
-        found = kube.get("pods", service.namespace, "stranger") or {}
-        phase: str = found.get("status", {}).get("phase", "")
-        return phase if phase in ("Succeeded", "Failed") else ""
-
-    assert until(over, "the stranger's attempts", within=60) == "Failed"
-    said = kube.kubectl("logs", "stranger", "-n", service.namespace)
+    phase, said = kube.run_python(service.namespace, "stranger", attempts)
+    assert phase == "Failed"
     assert "others: reached" in said
     assert "TimeoutError" in said
     kube.delete("pods", service.namespace, "stranger")

@@ -96,3 +96,25 @@ def test_accounts_survive_a_new_pod(kube: Kube, chat: WebChat) -> None:
             return False
 
     until(signed_in, "the same login works", within=30, every=1)
+
+
+FORGED = """
+import json, urllib.request
+request = urllib.request.Request("http://gateway-webui/api/v1/auths/signin", b'{"email": "", "password": ""}', {
+    "Content-Type": "application/json", "X-Forwarded-Email": "mallory@example.com", "X-Forwarded-Role": "admin"})
+print("role:", json.load(urllib.request.urlopen(request, timeout=5))["role"])
+"""
+
+
+def test_who_forges_the_proxys_headers_in_another_pod_does_not_reach_the_chat(kube: Kube, chat: WebChat) -> None:
+    """Whoever reaches it is whom he says; so only the proxy's pods do."""
+    proxy = {"app": "oauth2-proxy"}
+    trusted = {"from": [{"podSelector": {"matchLabels": proxy}}], "role": "X-Forwarded-Role"}
+    kube.patch("apigateways", chat.namespace, "gateway", {"spec": {"webUI": {"trustedHeader": trusted}}})
+    kube.wait_current("apigateways", chat.namespace, "gateway", within=240)
+    kube.kubectl("rollout", "status", "statefulset/gateway-webui", "-n", chat.namespace, "--timeout=240s")
+    phase, said = kube.run_python(chat.namespace, "oauth2-proxy", FORGED, labels=proxy)
+    assert (phase, said.strip()) == ("Succeeded", "role: admin")
+    phase, said = kube.run_python(chat.namespace, "mallory", FORGED)
+    assert phase == "Failed"
+    assert "timed out" in said
