@@ -69,7 +69,7 @@ def ask(page: Page, question: str, answer: str) -> None:
     states: set[str] = set()
     last, changed = "", time.monotonic()
     for _ in range(1200):
-        text = " ".join(page.locator(ANSWER).all_inner_texts()).strip()
+        text = written(page)
         states.add(text)
         if text != last:
             last, changed = text, time.monotonic()
@@ -81,7 +81,12 @@ def ask(page: Page, question: str, answer: str) -> None:
     else:
         raise Error(f"no answer: {text!r}")
     print(f"seen while it was written: {len(states)} states")
-    print(f"answer: {text}")
+    # What was awaited may have come after the last look.
+    print(f"answer: {written(page)}")
+
+
+def written(page: Page) -> str:
+    return " ".join(page.locator(ANSWER).all_inner_texts()).strip()
 
 
 def close_news(page: Page) -> None:
