@@ -10,8 +10,7 @@ from typing import Any
 
 import httpx
 
-from stoker.api import ApiGateway
-from stoker.cli.session import Failed, Session
+from stoker.cli.session import Failed, connected
 from stoker.cli.tables import Table
 
 KEY_VARIABLE = "STOKER_API_KEY"
@@ -20,15 +19,17 @@ CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 3660.0
 
 
-async def find_endpoint(session: Session, gateway: ApiGateway, url: str | None) -> tuple[str, str]:
+async def find_endpoint(
+    namespace: str | None, context: str | None, gateway: str | None, url: str | None
+) -> tuple[str, str]:
     """Base URL and key: what was given, else the gateway's own address and its admin's key."""
-    base = url or gateway.status.url
-    if not base:
-        raise Failed(
-            f"ApiGateway {gateway.metadata.name} has no address yet: kubectl describe apigateway {gateway.metadata.name}"
-        )
-    key = os.environ.get(KEY_VARIABLE) or await session.admin_key(gateway)
-    return base.rstrip("/"), key
+    async with connected(namespace, context) as session:
+        found = await session.gateway(gateway)
+        base = url or found.status.url
+        if not base:
+            name = found.metadata.name
+            raise Failed(f"ApiGateway {name} has no address yet: kubectl describe apigateway {name}")
+        return base.rstrip("/"), os.environ.get(KEY_VARIABLE) or await session.admin_key(found)
 
 
 def ask(base: str, key: str, model: str, prompt: str) -> Iterator[str]:

@@ -29,7 +29,7 @@ from stoker.cli.session import (
 from stoker.cli.tables import key_table, without_namespace
 from stoker.cluster.errors import ApiError
 from stoker.cluster.resource_types import API_KEYS, Object
-from stoker.desired.api_key import KEY_BYTES, build_key, hash_key, key_prefix, secret_name
+from stoker.desired.api_key import KEY_BYTES, build_key, build_replacement, expiry, hash_key, key_prefix, secret_name
 
 app = typer.Typer(help="API keys: make, list, show, rotate, suspend, resume, revoke.", no_args_is_help=True)
 
@@ -70,7 +70,7 @@ def on_create(
                 "role": role,
                 "models": models or None,
                 "limits": {field: value for field, value in limits.items() if value is not None} or None,
-                "expiresAt": _timestamp(datetime.now(UTC) + parse_span(expires)) if expires else None,
+                "expiresAt": expiry(datetime.now(UTC), parse_span(expires)) if expires else None,
             }
             metadata = {
                 "name": name,
@@ -118,7 +118,10 @@ def on_show(name: NameArgument, namespace: NamespaceOption = None, context: Cont
 
     async def work() -> None:
         async with _key(name, namespace, context) as (session, key):
-            _refuse_kept_by_hash(key, f"to have a new one: kubectl stoker key rotate {name}")
+            if key.spec.sha256 is not None:
+                raise Failed(
+                    f"of key {name} only the hash is kept; to have a new one: kubectl stoker key rotate {name}"
+                )
             typer.echo(await session.secret_key(secret_name(key)))
 
     run(work)
@@ -194,11 +197,6 @@ async def _read(session: Session, name: str) -> ApiKey:
     return ApiKey.model_validate(found)
 
 
-def _refuse_kept_by_hash(key: ApiKey, instead: str) -> None:
-    if key.spec.sha256 is not None:
-        raise Failed(f"of key {key.metadata.name} only the hash is kept; {instead}")
-
-
 def _set_suspended(name: str, namespace: str | None, context: str | None, *, suspended: bool) -> None:
     async def work() -> None:
         async with _key(name, namespace, context) as (session, key):
@@ -211,11 +209,7 @@ def _set_suspended(name: str, namespace: str | None, context: str | None, *, sus
 
 async def _replace_hash(session: Session, key: ApiKey) -> str:
     made = build_key(secrets.token_bytes(KEY_BYTES))
-    patch = {
-        "metadata": {"uid": key.metadata.uid, "annotations": {KEY_PREFIX_ANNOTATION: key_prefix(made)}},
-        "spec": {"sha256": hash_key(made)},
-    }
-    await session.client.merge(API_KEYS, session.namespace, key.metadata.name, patch)
+    await session.client.merge(API_KEYS, session.namespace, key.metadata.name, build_replacement(key, made))
     return made
 
 
@@ -254,7 +248,3 @@ def _ready(key: ApiKey) -> Condition | None:
     if key.status.observed_generation < key.metadata.generation:
         return None
     return next((condition for condition in key.status.conditions if condition.type == "Ready"), None)
-
-
-def _timestamp(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

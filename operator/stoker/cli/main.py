@@ -98,8 +98,7 @@ def on_ask(
     """Ask a model one question through the gateway, with STOKER_API_KEY or the gateway's admin key."""
 
     async def work() -> None:
-        async with connected(namespace, context) as session:
-            base, key = await find_endpoint(session, await session.gateway(gateway), url)
+        base, key = await find_endpoint(namespace, context, gateway, url)
         for piece in ask(base, key, model, prompt):
             typer.echo(piece, nl=False)
         typer.echo()
@@ -120,8 +119,7 @@ def on_usage(
     """Who used how much, as STOKER_API_KEY or the gateway's admin key may see it."""
 
     async def work() -> None:
-        async with connected(namespace, context) as session:
-            base, key = await find_endpoint(session, await session.gateway(gateway), url)
+        base, key = await find_endpoint(namespace, context, gateway, url)
         query = {"by": by, **({"from": since} if since else {}), **({"to": until} if until else {})}
         show_table(usage_table(read_usage(base, key, query), [name for name in by.split(",") if name]))
 

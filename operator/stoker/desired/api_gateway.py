@@ -11,7 +11,7 @@ from stoker.desired.expose import api_paths, build_route, build_service
 from stoker.desired.gateway_config import build_secrets, count_key_secrets
 from stoker.desired.gateway_egress import build_egress
 from stoker.desired.gateway_pod import COMPONENT, ENVOY_PORT, POLICY_PORT, build_pod_template
-from stoker.desired.objects import Object, child, operator_peer, portal_peers, selector_labels
+from stoker.desired.objects import Object, build_disruption_budget, child, operator_peer, portal_peers, selector_labels
 from stoker.desired.portal import build_portal
 from stoker.desired.usage_pod import usage_peer
 
@@ -37,7 +37,7 @@ def build_workload(resolved: ResolvedApiGateway, settings: OperatorSettings) -> 
         *build_route(gateway, COMPONENT, gateway.metadata.name, gateway.spec.expose, api_paths(gateway)),
     ]
     if gateway.spec.replicas > 1:
-        children.append(_disruption_budget(gateway))
+        children.append(build_disruption_budget(gateway, COMPONENT, gateway.metadata.name))
     if gateway.spec.auth.admin_key:
         children.append(_admin_key(gateway))
     children.append(_deployment(resolved, settings))
@@ -85,22 +85,6 @@ def _network_policy(resolved: ResolvedApiGateway, settings: OperatorSettings) ->
     if gateway.spec.egress is not None:
         spec |= {"policyTypes": ["Ingress", "Egress"], "egress": build_egress(resolved)}
     return child(gateway, COMPONENT, "networking.k8s.io/v1", "NetworkPolicy", gateway.metadata.name, spec=spec)
-
-
-def _disruption_budget(gateway: ApiGateway) -> Object:
-    return child(
-        gateway,
-        COMPONENT,
-        "policy/v1",
-        "PodDisruptionBudget",
-        gateway.metadata.name,
-        # Without the null somebody's minAvailable would stay beside ours, and with both it is refused.
-        spec={
-            "maxUnavailable": 1,
-            "minAvailable": None,
-            "selector": {"matchLabels": selector_labels(gateway, COMPONENT)},
-        },
-    )
 
 
 def _rights(gateway: ApiGateway, key_secrets: int) -> list[Object]:

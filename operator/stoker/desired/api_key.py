@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from stoker.api.api_key import ApiKey, KeyHash
-from stoker.api.names import KEY_SECRET_FIELD
+from stoker.api.names import KEY_PREFIX_ANNOTATION, KEY_SECRET_FIELD
 from stoker.desired.objects import Object, child, secret_data
 
 COMPONENT = "api-key"
@@ -34,6 +34,17 @@ def hash_key(key: str) -> str:
 def key_prefix(key: str) -> str:
     """Enough of a key to recognise it, too little to use it."""
     return key[:_SHOWN] + "…"
+
+
+def build_replacement(api_key: ApiKey, key: str) -> Object:
+    """Patch that puts a new key in the place of one of which only the hash is kept, in this very object."""
+    metadata = {"uid": api_key.metadata.uid, "annotations": {KEY_PREFIX_ANNOTATION: key_prefix(key)}}
+    return {"metadata": metadata, "spec": {"sha256": hash_key(key)}}
+
+
+def expiry(now: datetime, lasts: timedelta) -> str:
+    """When a key that lasts so long stops, as spec.expiresAt has it."""
+    return (now + lasts).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def secret_name(api_key: ApiKey) -> str:

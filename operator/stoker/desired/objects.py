@@ -56,6 +56,17 @@ def selector_labels(owner: Resource, component: str) -> dict[str, str]:
     return {COMPONENT: component, OWNER_LABELS[owner.info.kind]: owner.metadata.name}
 
 
+def build_disruption_budget(owner: Resource, component: str, name: str) -> Object:
+    """One pod at a time may be taken away on purpose."""
+    # Without the null somebody's minAvailable would stay beside ours, and with both it is refused.
+    spec = {
+        "maxUnavailable": 1,
+        "minAvailable": None,
+        "selector": {"matchLabels": selector_labels(owner, component)},
+    }
+    return child(owner, component, "policy/v1", "PodDisruptionBudget", name, spec=spec)
+
+
 def pod_security() -> Object:
     """Pod Security *restricted*; the numeric user is for images that would start as root."""
     return {

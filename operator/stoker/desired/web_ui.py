@@ -26,6 +26,7 @@ from stoker.desired.gateway_pod import ENVOY_PORT
 from stoker.desired.merge import merge, merge_pod_template
 from stoker.desired.objects import (
     Object,
+    build_disruption_budget,
     child,
     container_defaults,
     http_probe,
@@ -60,7 +61,7 @@ def build_children(gateway: ApiGateway, ui: WebUI, settings: OperatorSettings, d
     children += [build_service(gateway, COMPONENT, web_ui_name(gateway.metadata.name), ui.expose)]
     children += build_route(gateway, COMPONENT, web_ui_name(gateway.metadata.name), ui.expose)
     if ui.replicas > 1:
-        children.append(_disruption_budget(gateway))
+        children.append(build_disruption_budget(gateway, COMPONENT, web_ui_name(gateway.metadata.name)))
     return [*children, _stateful_set(gateway, ui, settings, digest)]
 
 
@@ -158,22 +159,6 @@ def _to_identity_provider(gateway: ApiGateway) -> list[Object]:
     address = urlsplit(oidc.issuer)
     port = address.port or (443 if address.scheme == "https" else 80)
     return [{"ports": [{"port": port, "protocol": "TCP"}]}]
-
-
-def _disruption_budget(gateway: ApiGateway) -> Object:
-    return child(
-        gateway,
-        COMPONENT,
-        "policy/v1",
-        "PodDisruptionBudget",
-        web_ui_name(gateway.metadata.name),
-        # Without the null somebody's minAvailable would stay beside ours, and with both it is refused.
-        spec={
-            "maxUnavailable": 1,
-            "minAvailable": None,
-            "selector": {"matchLabels": selector_labels(gateway, COMPONENT)},
-        },
-    )
 
 
 def _stateful_set(gateway: ApiGateway, ui: WebUI, settings: OperatorSettings, digest: str) -> Object:

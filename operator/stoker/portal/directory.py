@@ -29,7 +29,16 @@ from stoker.api.names import (
 )
 from stoker.cluster.client import KubeClient
 from stoker.cluster.resource_types import API_KEYS, CONFIG_MAPS, Object
-from stoker.desired.api_key import KEY_BYTES, build_key, hash_key, is_active, key_prefix, live_key_hashes
+from stoker.desired.api_key import (
+    KEY_BYTES,
+    build_key,
+    build_replacement,
+    expiry,
+    hash_key,
+    is_active,
+    key_prefix,
+    live_key_hashes,
+)
 from stoker.portal.config import CONFIG_FIELD, PortalConfig, PortalModel
 from stoker.portal.sessions import Session
 from stoker.portal.settings import Settings
@@ -177,13 +186,8 @@ class Directory:
                 f"apikey {name} stoker.dev/rotate=$(date +%s) --overwrite"
             )
         key = build_key(secrets.token_bytes(KEY_BYTES))
-        patch = {
-            "metadata": {
-                "uid": found.metadata.uid,
-                "annotations": {KEY_PREFIX_ANNOTATION: key_prefix(key)},
-            },
-            "spec": {"sha256": hash_key(key), **_role_now(session, found)},
-        }
+        patch = build_replacement(found, key)
+        patch["spec"] |= _role_now(session, found)
         await self._client.merge(API_KEYS, self._settings.namespace, name, patch)
         logger.info("key %s was rotated by %s", name, session.user)
         return NewKey(name, key)
@@ -279,7 +283,7 @@ def _role_now(session: Session, key: ApiKey) -> Object:
 
 def _end(days: int) -> str:
     """So many days from now, as Kubernetes writes times."""
-    return (datetime.now(UTC) + timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return expiry(datetime.now(UTC), timedelta(days=days))
 
 
 _NAME = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
