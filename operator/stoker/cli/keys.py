@@ -177,7 +177,7 @@ def on_revoke(
 
 def parse_span(text: str) -> timedelta:
     """30d, 12h, 8w or 45m as a time; Failed for anything else."""
-    found = re.fullmatch(r"([1-9][0-9]{0,5})([mhdw])", text)
+    found = re.fullmatch(r"([1-9][0-9]{0,4})([mhdw])", text)
     if not found:
         raise Failed(f"--expires {text}: write a number with m, h, d or w, such as 30d")
     units = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}

@@ -23,7 +23,7 @@ def test_a_number_with_a_unit_is_a_time(text: str, time: timedelta) -> None:
     assert parse_span(text) == time
 
 
-@pytest.mark.parametrize("text", ["", "30", "d", "0d", "-1d", "1.5h", "30 d", "1y", "99999999d"])
+@pytest.mark.parametrize("text", ["", "30", "d", "0d", "-1d", "1.5h", "30 d", "1y", "999999w", "99999999d"])
 def test_anything_else_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(Failed, match="such as 30d"):
         parse_span(text)
