@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import schemathesis
+import schemathesis.generation
+import schemathesis.specs
 from aiohttp import web
 from gateway.conftest import World, first_config
 from gateway.fake_engine import FakeEngine
@@ -19,6 +23,12 @@ from schemathesis.config import SchemathesisConfig
 
 from stoker.gateway.endpoints import ENDPOINTS
 from stoker.gateway.openapi import build_document
+
+# Some of its modules are imported on first use, deep within hypothesis, and pytest compiles a plugin's modules by way of their syntax
+# tree: when the garbage collector runs meanwhile, Python 3.11 may fail with "AST constructor recursion depth mismatch". So all come now.
+for package in (schemathesis.generation, schemathesis.specs):
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        importlib.import_module(module.name)
 
 DOCUMENT = build_document()
 # Not QUERY: Envoy has an opinion of its own about that one (400 without a content type, as its RFC asks).
