@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,17 +32,25 @@ DONE = "data: [DONE]\n\n"
 class Gateway:
     def __init__(self, pod: GatewayPod, engine: CountingEngine, kubernetes: FakeKubernetes) -> None:
         self.pod, self.engine, self.kubernetes = pod, engine, kubernetes
-        self._read = 0
         self._asked = ""
 
     def ask(self, path: str = "/v1/chat/completions", key: str = "sk-alice", **more: Any) -> Answer:
-        answer = self.pod.request("POST", path, {"model": "qwen", **more}, key)
+        return self.told(self.pod.request("POST", path, {"model": "qwen", **more}, key))
+
+    def told(self, answer: Answer) -> Answer:
+        """The last request is the one with this answer."""
         self._asked = answer.headers["x-request-id"]
         return answer
 
+    def name_the_next(self) -> str:
+        """An id for a request whose answer will not be read whole: as the value of x-request-id."""
+        self._asked = str(uuid.uuid4())
+        return self._asked
+
     def line(self) -> dict[str, Any]:
-        """The log line of the last request; those of a test before may come late."""
-        return until(lambda: [line for line in self.pod.access_log()[self._read :] if self._asked in line["request_id"]], "a log line")[-1]  # fmt: skip
+        """The log line of the last request; those of others may come late."""
+        assert self._asked
+        return until(lambda: [line for line in self.pod.access_log() if self._asked == line.get("request_id")], "a log line")[-1]  # fmt: skip
 
     def tokens(self) -> tuple[Any, ...]:
         line = self.line()
@@ -66,7 +75,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 @pytest.fixture
 def gateway(shared: Gateway) -> Gateway:
-    shared._read, shared._asked = len(shared.pod.access_log()), ""
+    shared._asked = ""
     return shared
 
 
@@ -218,7 +227,7 @@ def test_bodies_end_as_they_like(gateway: Gateway) -> None:
 
 def test_clients_cannot_add_to_the_body_and_engines_see_none_of_it(gateway: Gateway) -> None:
     sent = {"x-gw-add": '"evil": 1', "x-gw-ticket": "1", "x-gw-user": "bob", "accept-encoding": "gzip"}
-    assert gateway.pod.chat_with(sent).status == 200
+    assert gateway.told(gateway.pod.chat_with(sent)).status == 200
     assert "evil" not in gateway.engine.bodies[-1]
     assert not [name for name in gateway.engine.headers[-1] if name.startswith("x-gw-") or name == "accept-encoding"]
     assert gateway.line()["user"] == "%C3%84 lice"
@@ -226,7 +235,7 @@ def test_clients_cannot_add_to_the_body_and_engines_see_none_of_it(gateway: Gate
 
 def test_a_client_that_leaves_a_stream_is_logged_without_usage(gateway: Gateway) -> None:
     body = json.dumps({"model": "qwen", "stream": True, "metadata": {"completion": 500, "gap": 0.01}}).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sk-alice\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sk-alice\r\nx-request-id: {gateway.name_the_next()}\r\ncontent-length: {len(body)}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", gateway.pod.port)) as connection:
         connection.sendall(head.encode() + body)
         while b"word 20" not in connection.recv(65536):
