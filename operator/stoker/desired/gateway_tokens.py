@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from stoker.api.api_gateway import ApiGateway, Introspection, JwtIssuer
+from stoker.api.api_gateway import ApiGateway
 from stoker.api.api_key import ApiKey
+from stoker.api.auth import Introspection, JwtIssuer
 from stoker.api.names import CLIENT_SECRET_FIELD, JWT_SECRET_FIELD
 from stoker.desired.objects import Object
 from stoker.errors import Stalled

@@ -7,7 +7,8 @@ import hmac
 from dataclasses import asdict
 from typing import Any
 
-from stoker.api.api_gateway import ApiGateway, Portal, Role
+from stoker.api.api_gateway import ApiGateway, Portal
+from stoker.api.auth import Role
 from stoker.api.base import GROUP, RequestLimits
 from stoker.api.names import (
     CLIENT_SECRET_FIELD,

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from stoker.api.api_gateway import BUILT_IN_ROLES, ApiGateway, Oidc
+from stoker.api.api_gateway import ApiGateway
+from stoker.api.auth import BUILT_IN_ROLES, Oidc
 from stoker.api.names import (
     CLIENT_SECRET_FIELD,
     JWT_SECRET_FIELD,
