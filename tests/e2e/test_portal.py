@@ -11,6 +11,7 @@ import pytest
 from e2e.client import Gateway, Service
 from e2e.kube import Kube, until
 
+GATEWAY_PODS = "stoker.dev/api-gateway=gateway,app.kubernetes.io/component=gateway"
 PODS = "stoker.dev/api-gateway=gateway,app.kubernetes.io/component=portal"
 
 
@@ -68,6 +69,9 @@ def test_the_gateway_serves_on_without_the_portal(kube: Kube, service: Service, 
     until(lambda: replaced() and browser.get("/").status_code == 200, "the portal is back", within=60)
 
 
+CONNECT = "import socket, sys; socket.setdefaulttimeout(2); print(socket.socket().connect_ex((sys.argv[1], int(sys.argv[2]))))"
+
+
 def test_only_the_gateway_s_pods_may_reach_it(kube: Kube, service: Service, browser: httpx.Client) -> None:
     policy = kube.get("networkpolicies", service.namespace, "gateway-portal")
     assert policy is not None
@@ -78,3 +82,12 @@ def test_only_the_gateway_s_pods_may_reach_it(kube: Kube, service: Service, brow
         with pytest.raises(AssertionError, match="forbidden"):
             kube.kubectl("get", *what, "-n", service.namespace, "--as", account)
     kube.kubectl("get", "apikeys", "-n", service.namespace, "--as", account)
+
+
+def test_it_reaches_the_gateway_s_load_but_not_what_drains_it(
+    kube: Kube, service: Service, browser: httpx.Client
+) -> None:
+    address = kube.pods(service.namespace, GATEWAY_PODS)[0]["status"]["podIP"]
+    inside = ("deployment/gateway-portal", "-n", service.namespace, "--", "python", "-c", CONNECT, address)
+    assert kube.kubectl("exec", *inside, "9090") == "0\n"
+    assert kube.kubectl("exec", *inside, "9091") != "0\n"

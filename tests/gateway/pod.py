@@ -150,7 +150,7 @@ class GatewayPod:
     ) -> None:
         self.folder = folder
         self._workers = workers
-        self.port, self.http_port = free_port(), free_port()
+        self.port, self.http_port, self.drain_port = free_port(), free_port(), free_port()
         self._environment = {
             **os.environ,
             "PYTHONPATH": str(SOURCE_ROOT),
@@ -161,6 +161,7 @@ class GatewayPod:
             "STOKER_GATEWAY_ADDRESS": "127.0.0.1",
             "STOKER_GATEWAY_PORT": str(self.port),
             "STOKER_GATEWAY_HTTP_PORT": str(self.http_port),
+            "STOKER_GATEWAY_DRAIN_PORT": str(self.drain_port),
             "STOKER_ENVOY_HEAP_BYTES": str(heap_bytes),
             "STOKER_DRAIN_SECONDS": "30",
         }
@@ -232,6 +233,10 @@ class GatewayPod:
             return exchange(self.http_port, "GET", target, None, headers or {}, timeout)
         except OSError:
             return Answer(0, {}, b"")
+
+    def drain(self) -> Answer:
+        """As Envoy's preStop hook does."""
+        return exchange(self.drain_port, "GET", "/drain", None, {}, 60)
 
     def admin(self, target: str) -> str:
         """What Envoy says of itself."""

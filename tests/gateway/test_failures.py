@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from gateway.conftest import World, first_config
-from gateway.pod import NAMESPACE, GatewayPod, until
+from gateway.pod import NAMESPACE, GatewayPod, exchange, until
 from gateway.wire import open_stream
 
 POLICY_RESTARTS = 4
@@ -147,7 +147,7 @@ def test_drain_turns_ready_off_finishes_streams_and_then_returns(own_pod: World)
     pod = own_pod.pod
     stream = open_stream(pod, 45, 0.1)
     returned: list[tuple[int, float]] = []
-    waiting = threading.Thread(target=lambda: returned.append((pod.probe("/drain").status, time.monotonic())))
+    waiting = threading.Thread(target=lambda: returned.append((pod.drain().status, time.monotonic())))
     waiting.start()
     until(lambda: pod.probe("/readyz").status == 503, "not ready any more", within=2)
     # Nodes still send new connections for a moment: they are served, and told not to come back.
@@ -159,6 +159,15 @@ def test_drain_turns_ready_off_finishes_streams_and_then_returns(own_pod: World)
     ((status, at),) = returned
     assert status == 200
     assert -0.2 < at - ended < 2
+
+
+def test_nobody_drains_on_the_port_that_others_than_the_kubelet_may_reach(world: World) -> None:
+    pod = world.pod
+    for port, target in ((pod.http_port, "/drain"), (pod.drain_port, "/load"), (pod.drain_port, "/drain/"), (pod.drain_port, "/")):  # fmt: skip
+        assert exchange(port, "GET", target, None, {"authorization": "Bearer operator-token"}, 5).status == 404, target
+        assert exchange(port, "POST", target, b"", {"authorization": "Bearer operator-token"}, 5).status == 404, target
+    assert exchange(pod.drain_port, "POST", "/drain", b"", {}, 5).status == 405
+    assert pod.probe("/readyz").status == 200
 
 
 def test_bodies_of_strangers_are_not_read_into_memory(world: World, run_together: Callable[..., list[Any]]) -> None:

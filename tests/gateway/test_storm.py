@@ -218,7 +218,7 @@ def test_nothing_is_cut_or_answered_wrongly_while_everything_around_changes(
             heard_calls = [one.result(60) for one in new_calls]
             # The second gateway's pod is deleted while its streams go on: its preStop waits for them.
             assert engine.counts().open > size.streams
-            assert secure.pod.probe("/drain").status == 200
+            assert secure.pod.drain().status == 200
             secure.pod.stop()
             heard_streams = [one.result(60) for one in open_streams]
         assert [whole(heard) for heard in heard_streams] == [size.streams, size.streams]

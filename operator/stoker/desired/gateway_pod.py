@@ -25,6 +25,8 @@ from stoker.models.quantity import parse_quantity
 COMPONENT = "gateway"
 ENVOY_PORT = 8080
 POLICY_PORT = 9090
+DRAIN_PORT = 9091
+"""Of the kubelet alone: no NetworkPolicy names it."""
 
 # How long streams may go on after a gateway pod is told to leave.
 GRACE_SECONDS = 600
@@ -93,7 +95,10 @@ def _policy_container(gateway: ApiGateway, settings: OperatorSettings) -> Object
         "args": ["gateway"],
         "restartPolicy": "Always",
         "env": env,
-        "ports": [{"name": "policy", "containerPort": POLICY_PORT, "protocol": "TCP"}],
+        "ports": [
+            {"name": "policy", "containerPort": POLICY_PORT, "protocol": "TCP"},
+            {"name": "drain", "containerPort": DRAIN_PORT, "protocol": "TCP"},
+        ],
         # Passes when the files are written that Envoy needs to start.
         "startupProbe": http_probe("/startup", "policy", period=1, timeout=5, failures=120),
         "livenessProbe": http_probe("/healthz", "policy", period=10, timeout=5, failures=6),
@@ -134,7 +139,7 @@ def _envoy_container(gateway: ApiGateway, settings: OperatorSettings) -> Object:
         "ports": [{"name": "http", "containerPort": ENVOY_PORT, "protocol": "TCP"}],
         "readinessProbe": http_probe("/readyz", POLICY_PORT, period=2, timeout=5, failures=3),
         # The policy service makes Envoy refuse new connections and answers when the last request is done.
-        "lifecycle": {"preStop": {"httpGet": {"path": "/drain", "port": POLICY_PORT}}},
+        "lifecycle": {"preStop": {"httpGet": {"path": "/drain", "port": DRAIN_PORT}}},
         "resources": gateway.spec.resources if gateway.spec.resources is not None else _ENVOY_RESOURCES,
         **container_defaults(),
         "volumeMounts": [*_run_mounts(), _mount("tmp", "/tmp")],  # noqa: S108

@@ -91,8 +91,7 @@ def main(arguments: list[str]) -> int:
 def open_children(settings: Settings) -> list[Child]:
     """Open the sockets, and the pipe by which the relay tells the policy that the configuration changed."""
     policy, answer = unix_socket(settings.policy_socket), unix_socket(settings.answer_socket)
-    http = socket.create_server(("0.0.0.0", settings.http_port), backlog=128)  # noqa: S104
-    http.set_inheritable(True)
+    http, drain = tcp_socket(settings.http_port), tcp_socket(settings.drain_port)
     reader, writer = os.pipe()
     for end in (reader, writer):
         os.set_blocking(end, False)
@@ -100,11 +99,18 @@ def open_children(settings: Settings) -> list[Child]:
     alive = os.eventfd(0, os.EFD_NONBLOCK)
     os.set_inheritable(alive, True)
     # The objects would close their descriptors when collected.
-    sockets = ["--policy", str(policy.detach()), "--http", str(http.detach())]
+    sockets = ["--policy", str(policy.detach()), "--http", str(http.detach()), "--drain", str(drain.detach())]
     return [
         Child("policy", [*sockets, "--changes", str(reader), "--alive", str(alive)], alive=alive),
         Child("relay", ["--answer", str(answer.detach()), "--changes", str(writer)]),
     ]
+
+
+def tcp_socket(port: int) -> socket.socket:
+    """A listening socket on all addresses of the pod."""
+    listening = socket.create_server(("0.0.0.0", port), backlog=128)  # noqa: S104
+    listening.set_inheritable(True)
+    return listening
 
 
 def unix_socket(path: Path) -> socket.socket:

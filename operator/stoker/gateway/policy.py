@@ -21,6 +21,7 @@ from stoker.gateway.cold_start import ColdStarts
 from stoker.gateway.decide import choose_backend, decide, decide_again, refused, relayed
 from stoker.gateway.decision import ALLOWED, Decision, Request
 from stoker.gateway.dispatch import Dispatcher, Later, Timer
+from stoker.gateway.drain import Drain
 from stoker.gateway.endings import follow_endings, follow_gauges, parse_lines, read_gauges
 from stoker.gateway.endpoints import CONVERSATIONS
 from stoker.gateway.introspection import Inquiries
@@ -43,6 +44,7 @@ from stoker.gateway.settings import Settings
 from stoker.gateway.shared_limits import FollowRedis, SharedCounters
 from stoker.gateway.state import StateReader
 from stoker.gateway.table import Table
+from stoker.gateway.web import serve_on
 from stoker.gateway.wire import (
     NO_CONFIGURATION,
     NOT_HTTP,
@@ -301,8 +303,10 @@ class KeyRequest:
             logger.warning("new keys of issuers cannot be asked for: %s", error)
 
 
-async def serve(settings: Settings, sockets: tuple[socket.socket, socket.socket], changes: int, alive: int) -> None:
-    """Decide until told to stop; `sockets` are Envoy's and the one for probes."""
+async def serve(
+    settings: Settings, sockets: tuple[socket.socket, socket.socket, socket.socket], changes: int, alive: int
+) -> None:
+    """Decide until told to stop; `sockets` are Envoy's, the one for probes, and the one for the drain."""
     loop = asyncio.get_running_loop()
     metrics = DecisionMetrics()
     policy = Policy(StateReader(settings.state), metrics)
@@ -320,7 +324,8 @@ async def serve(settings: Settings, sockets: tuple[socket.socket, socket.socket]
     policy.on_unknown_key = KeyRequest(settings).ask
     policy.inquiries = Inquiries(settings)
     load = LoadApi(policy.reader, dispatcher, policy.cold_starts)
-    probes = ProbeServer(settings, policy.reader, metrics, load.handle)
+    drain = Drain(settings)
+    probes = ProbeServer(settings, policy.reader, metrics, load.handle, lambda: drain.has_begun)
     log = LogReader.at_end(settings.log)
     # What an earlier process let through takes up its places.
     if (gauges := await read_gauges(settings)) is not None:
@@ -333,7 +338,7 @@ async def serve(settings: Settings, sockets: tuple[socket.socket, socket.socket]
 
     large = LargeBodies()
     server = await loop.create_unix_server(lambda: PolicyProtocol(policy, large), sock=sockets[0], backlog=4096)
-    async with server, await probes.start(sockets[1]):
+    async with server, await serve_on(sockets[1], probes.handle), await serve_on(sockets[2], drain.handle):
         await run_until_told(
             follow_endings(
                 log,
@@ -360,14 +365,18 @@ async def tick(alive: int) -> None:
 def main() -> int:
     """Entry of the process; its sockets are open already, so that callers wait rather than fail while it starts."""
     parser = argparse.ArgumentParser()
-    for name in ("policy", "http", "changes", "alive"):
+    for name in ("policy", "http", "drain", "changes", "alive"):
         parser.add_argument(f"--{name}", type=int, required=True, help=f"file descriptor: {name}")
     arguments = parser.parse_args()
     prepare_process("policy")
     uvloop.run(
         serve(
             Settings.from_environment(),
-            (socket.socket(fileno=arguments.policy), socket.socket(fileno=arguments.http)),
+            (
+                socket.socket(fileno=arguments.policy),
+                socket.socket(fileno=arguments.http),
+                socket.socket(fileno=arguments.drain),
+            ),
             arguments.changes,
             arguments.alive,
         )

@@ -24,7 +24,9 @@ class Settings:
     listen_port: int = 8080
     """Where Envoy takes requests."""
     http_port: int = 9090
-    """Where probes, metrics and drain are served."""
+    """Where probes, metrics and load are served."""
+    drain_port: int = 9091
+    """Where the kubelet drains: a port of its own, for which the NetworkPolicy lets nobody in."""
     envoy_heap_bytes: int = 1 << 30
     """What Envoy may allocate before it refuses new requests."""
     drain_seconds: float = 540.0
@@ -41,6 +43,7 @@ class Settings:
             listen_address=get("STOKER_GATEWAY_ADDRESS", cls.listen_address),
             listen_port=int(get("STOKER_GATEWAY_PORT", cls.listen_port)),
             http_port=int(get("STOKER_GATEWAY_HTTP_PORT", cls.http_port)),
+            drain_port=int(get("STOKER_GATEWAY_DRAIN_PORT", cls.drain_port)),
             envoy_heap_bytes=int(get("STOKER_ENVOY_HEAP_BYTES", cls.envoy_heap_bytes)),
             drain_seconds=float(get("STOKER_DRAIN_SECONDS", cls.drain_seconds)),
         )

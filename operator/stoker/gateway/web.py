@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -220,3 +221,13 @@ def protocol_factory(handler: Handler, early: Early = lambda headers: False) -> 
     handler takes the body as it comes."""
     tasks: set[asyncio.Task[None]] = set()
     return lambda: WebProtocol(handler, tasks, early)
+
+
+async def serve_on(listening: socket.socket, handler: Handler) -> asyncio.Server:
+    """Serve on a socket that is open already."""
+    return await asyncio.get_running_loop().create_server(protocol_factory(handler), sock=listening)
+
+
+def text(status: int, words: str) -> WebResponse:
+    """A plain answer for people and probes."""
+    return WebResponse(status, words.encode() + b"\n", TEXT)

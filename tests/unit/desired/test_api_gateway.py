@@ -88,6 +88,22 @@ def test_everybody_reaches_envoy_and_only_the_operator_the_policy_service(resolv
     assert ingress[1]["from"][0]["podSelector"]["matchLabels"] == {"app": "stoker"}
 
 
+def test_a_networkpolicy_names_nobody_for_the_port_that_drains(resolved, settings) -> None:
+    """The kubelet of a pod's own node is let in by every network plugin."""
+    made = build_children(resolved(portal={}, expose={"hostname": "llm.example.com"}), settings)
+    gateway = {
+        child["kind"]: child["spec"] for child in made if child["metadata"]["name"] == "gateway" and "spec" in child
+    }
+    hook = gateway["Deployment"]["template"]["spec"]["containers"][0]["lifecycle"]["preStop"]["httpGet"]
+    assert hook == {"path": "/drain", "port": 9091}
+    assert [rule["ports"] for rule in gateway["NetworkPolicy"]["ingress"]] == [
+        [{"port": 8080, "protocol": "TCP"}],
+        [{"port": 9090, "protocol": "TCP"}],
+    ]
+    services = [child["spec"]["ports"] for child in made if child["kind"] == "Service"]
+    assert not {"drain", 9091} & {port["targetPort"] for ports in services for port in ports}
+
+
 def test_the_policy_service_reads_its_own_secrets_and_endpoints_only(resolved, settings) -> None:
     rule, slices = by_kind(build_children(resolved(), settings))["Role"]["rules"]
     assert rule["resources"] == ["secrets"]
@@ -214,7 +230,7 @@ def test_the_policy_service_is_a_sidecar_with_the_only_token(resolved, settings)
 def test_streams_have_time_to_end_before_the_pod_does(resolved, settings) -> None:
     children = build_children(resolved(), settings)
     spec = by_kind(children)["Deployment"]["spec"]["template"]["spec"]
-    assert spec["containers"][0]["lifecycle"]["preStop"]["httpGet"] == {"path": "/drain", "port": 9090}
+    assert spec["containers"][0]["lifecycle"]["preStop"]["httpGet"] == {"path": "/drain", "port": 9091}
     assert int(policy_env(children)["STOKER_DRAIN_SECONDS"]) < spec["terminationGracePeriodSeconds"]
 
 

@@ -22,11 +22,17 @@ def test_every_setting_can_be_given() -> None:
             "STOKER_GATEWAY_ADDRESS": "127.0.0.1",
             "STOKER_GATEWAY_PORT": "1",
             "STOKER_GATEWAY_HTTP_PORT": "2",
+            "STOKER_GATEWAY_DRAIN_PORT": "5",
             "STOKER_ENVOY_HEAP_BYTES": "3",
             "STOKER_DRAIN_SECONDS": "4.5",
         }
     )
-    assert (settings.listen_address, settings.listen_port, settings.http_port) == ("127.0.0.1", 1, 2)
+    assert (settings.listen_address, settings.listen_port, settings.http_port, settings.drain_port) == (
+        "127.0.0.1",
+        1,
+        2,
+        5,
+    )
     assert (settings.envoy_heap_bytes, settings.drain_seconds, str(settings.policy_socket)) == (
         3,
         4.5,
