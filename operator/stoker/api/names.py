@@ -65,6 +65,8 @@ ENGINE_KEY_FIELD = "key"
 """Key in the Secret of an engine that asks for one."""
 SOURCE_TOKEN_FIELD = "token"
 """Key in the Secret of a model source."""
+ROUTES_FIELD, KEYS_FIELD = "routes.json", "keys.json"
+"""Keys in the Secrets by which the operator tells a gateway its models and its callers."""
 
 
 def child_labels(owner: Resource, component: str) -> dict[str, str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -19,6 +17,7 @@ from stoker.api.names import KEY_SECRET_FIELD, admin_key_name
 from stoker.cluster.client import KubeClient
 from stoker.cluster.connection import ConnectionNotConfigured, read_namespace
 from stoker.cluster.errors import ApiError, ApiUnavailable
+from stoker.cluster.objects import secret_text
 from stoker.cluster.resource_types import API_GATEWAYS, SECRETS
 
 NamespaceOption = Annotated[
@@ -65,11 +64,10 @@ class Session:
 
     async def secret_key(self, secret: str, field: str = KEY_SECRET_FIELD) -> str:
         """What a Secret holds."""
-        found = await self.client.get(SECRETS, self.namespace, secret)
-        try:
-            return base64.b64decode((found or {})["data"][field], validate=True).decode()
-        except (KeyError, TypeError, binascii.Error, UnicodeDecodeError):
-            raise Failed(f"Secret {secret} in namespace {self.namespace} has no readable {field}") from None
+        text = secret_text(await self.client.get(SECRETS, self.namespace, secret), field)
+        if not text:
+            raise Failed(f"Secret {secret} in namespace {self.namespace} is not there, or has no readable {field}")
+        return text
 
     async def admin_key(self, gateway: ApiGateway) -> str:
         """The key that Stoker made for the gateway's own admin."""

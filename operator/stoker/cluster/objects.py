@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 from stoker.api.names import OWNER_LABELS
 from stoker.cluster.resource_types import Object
 
@@ -39,6 +41,23 @@ def owner_of_pod(obj: Object) -> tuple[str, str] | None:
         if label in labels:
             return kind, labels[label]
     return None
+
+
+def secret_bytes(secret: Object | None, field: str) -> bytes | None:
+    """What a Secret holds, to the byte; None where the Secret or the field is not there."""
+    try:
+        return base64.b64decode(((secret or {}).get("data") or {})[field], validate=True)
+    except (KeyError, TypeError, ValueError):
+        # Of the API server it is always base64 of text; a field without a value is null.
+        return None
+
+
+def secret_text(secret: Object | None, field: str) -> str:
+    """The same as text; empty where it is not there or is none. A line end stays, for a shared secret may end in one."""
+    try:
+        return (secret_bytes(secret, field) or b"").decode()
+    except UnicodeDecodeError:
+        return ""
 
 
 def awaits_pods(deployment: Object) -> bool:

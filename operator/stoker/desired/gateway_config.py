@@ -12,7 +12,15 @@ from stoker.api.api_key import ApiKey
 from stoker.api.autoscaling import ColdStart
 from stoker.api.base import RequestLimits
 from stoker.api.model_deployment import ModelDeployment
-from stoker.api.names import URL_FIELD, cluster_name, keys_secret_name, portal_name, routes_secret_name
+from stoker.api.names import (
+    KEYS_FIELD,
+    ROUTES_FIELD,
+    URL_FIELD,
+    cluster_name,
+    keys_secret_name,
+    portal_name,
+    routes_secret_name,
+)
 from stoker.api.resolved import PublishedModel, ResolvedApiGateway
 from stoker.desired import portal
 from stoker.desired.gateway_pod import COMPONENT
@@ -40,7 +48,7 @@ def build_secrets(resolved: ResolvedApiGateway) -> list[Object]:
     buckets = _key_buckets(resolved)
     names = [keys_secret_name(gateway.metadata.name, index) for index in range(len(buckets))]
     secrets = [
-        _secret(resolved, name, "keys.json", {"version": FORMAT, "keys": bucket})
+        _secret(resolved, name, KEYS_FIELD, {"version": FORMAT, "keys": bucket})
         for name, bucket in zip(names, buckets, strict=True)
     ]
     routes = {
@@ -67,7 +75,7 @@ def build_secrets(resolved: ResolvedApiGateway) -> list[Object]:
         **({"authorities": resolved.authorities} if resolved.authorities else {}),
         "roleMap": build_role_map(gateway),
     }
-    return [*secrets, _secret(resolved, routes_secret_name(gateway.metadata.name), "routes.json", routes)]
+    return [*secrets, _secret(resolved, routes_secret_name(gateway.metadata.name), ROUTES_FIELD, routes)]
 
 
 def check_redis(gateway: ApiGateway, url: str) -> None:

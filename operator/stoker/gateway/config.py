@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
+from stoker.api.names import KEYS_FIELD, ROUTES_FIELD
 from stoker.gateway.bounds import parse_bounds, positive
 from stoker.gateway.endpoints import ENDPOINTS, PATHS_BY_TASK
 from stoker.gateway.issuers import (
@@ -29,8 +30,6 @@ from stoker.patterns import compile_patterns
 
 logger = logging.getLogger(__name__)
 
-ROUTES_FIELD = "routes.json"
-KEYS_FIELD = "keys.json"
 DEFAULT_MAX_REQUEST_BYTES = 32 << 20
 LONGEST_HOLD_SECONDS = 3600.0
 """What coldStart.maxWaitSeconds may be at most; Envoy's time limits are longer."""

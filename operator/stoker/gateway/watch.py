@@ -7,20 +7,26 @@ was listed once, the files of its predecessor stay as they are, and Envoy serves
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import logging
 import time
 from collections.abc import AsyncIterator, Coroutine
 from typing import Any, Protocol
 
-from stoker.api.names import CERTIFICATE_FIELD, CERTIFICATE_KEY_FIELD, MANAGED_BY, MANAGED_BY_VALUE, routes_secret_name
+from stoker.api.names import (
+    CERTIFICATE_FIELD,
+    CERTIFICATE_KEY_FIELD,
+    KEYS_FIELD,
+    MANAGED_BY,
+    MANAGED_BY_VALUE,
+    ROUTES_FIELD,
+    routes_secret_name,
+)
 from stoker.cluster.client import KubeClient, WatchEvent
 from stoker.cluster.connection import ConnectionNotConfigured
-from stoker.cluster.resource_types import ENDPOINT_SLICES, SECRETS, ResourceType
+from stoker.cluster.objects import secret_bytes
+from stoker.cluster.resource_types import ENDPOINT_SLICES, SECRETS, Object, ResourceType
 from stoker.gateway import admin
 from stoker.gateway.admin import NotAnswering
-from stoker.gateway.config import KEYS_FIELD, ROUTES_FIELD
 from stoker.gateway.decision import ENGINES_CLUSTER
 from stoker.gateway.publish import Publisher
 from stoker.gateway.settings import Settings
@@ -65,7 +71,7 @@ class Follower:
     async def _follow_routes(self, group: asyncio.TaskGroup) -> None:
         secret = routes_secret_name(self._settings.name)
         async for event in self._client.watch(SECRETS, self._settings.namespace, name=secret):
-            text = secret_text(event, ROUTES_FIELD)
+            text = secret_bytes(secret_after(event), ROUTES_FIELD)
             if text is None:
                 # Deleted by hand: the operator writes it again. Until then what was known goes on being true.
                 logger.warning(
@@ -101,7 +107,7 @@ class Follower:
 
     async def _follow_keys(self, secret: str) -> None:
         async for event in self._client.watch(SECRETS, self._settings.namespace, name=secret):
-            text = secret_text(event, KEYS_FIELD)
+            text = secret_bytes(secret_after(event), KEYS_FIELD)
             if text is None:
                 logger.warning(
                     "Secret %s is not there (or has no %s); waiting for the operator to write it", secret, KEYS_FIELD
@@ -112,7 +118,9 @@ class Follower:
 
     async def _follow_certificate(self, secret: str) -> None:
         async for event in self._client.watch(SECRETS, self._settings.namespace, name=secret):
-            chain, key = (secret_text(event, field) for field in (CERTIFICATE_FIELD, CERTIFICATE_KEY_FIELD))
+            chain, key = (
+                secret_bytes(secret_after(event), field) for field in (CERTIFICATE_FIELD, CERTIFICATE_KEY_FIELD)
+            )
             if chain is None or key is None:
                 logger.warning(
                     "Secret %s is not there (or has no %s and %s); waiting for a certificate",
@@ -193,12 +201,8 @@ async def wait_for_envoy(settings: Settings, endpoints: set[str]) -> None:
         logger.warning("Envoy has not taken over %d endpoints in time", len(endpoints))
 
 
-def secret_text(event: WatchEvent, field: str) -> bytes | None:
-    """The field's content after the event; None where Secret or field are not there."""
-    secret = (event.items[0] if event.items else None) if event.type == "LISTED" else event.object
-    if secret is None or event.type == "DELETED":
-        return None
-    try:
-        return base64.b64decode((secret.get("data") or {})[field], validate=True)
-    except (KeyError, binascii.Error):
-        return None
+def secret_after(event: WatchEvent) -> Object | None:
+    """The one Secret of a watch by name; None where it is not there."""
+    if event.type == "LISTED":
+        return event.items[0] if event.items else None
+    return None if event.type == "DELETED" else event.object

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import json
 import secrets
 from collections.abc import Iterable
@@ -13,8 +11,12 @@ from datetime import datetime
 from stoker.api import ApiGateway, ApiKey, ModelDeployment
 from stoker.api.api_gateway import base_url
 from stoker.api.names import (
+    CERTIFICATE_FIELD,
+    CERTIFICATE_KEY_FIELD,
     CLIENT_SECRET_FIELD,
+    JWT_SECRET_FIELD,
     KEY_SECRET_FIELD,
+    ROUTES_FIELD,
     URL_FIELD,
     admin_key_name,
     keys_secret_name,
@@ -26,6 +28,7 @@ from stoker.api.names import (
 from stoker.api.observed import ObservedWorkload
 from stoker.api.resolved import PublishedModel, ResolvedApiGateway
 from stoker.cluster.cache import Cache, OwnObject
+from stoker.cluster.objects import secret_bytes
 from stoker.cluster.observe import observe_deployment
 from stoker.cluster.resource_types import (
     CONFIG_MAPS,
@@ -50,8 +53,8 @@ from stoker.desired.usage_pod import build_usage
 from stoker.errors import StokerError
 from stoker.reconcile.context import Context
 from stoker.reconcile.engine_key import read_engine_key
+from stoker.reconcile.named_secrets import read_secret_text, read_secret_texts
 from stoker.reconcile.report import report, retry_after
-from stoker.reconcile.token_secrets import read_token_secrets
 from stoker.reconcile.usage import observe_usage, try_usage
 from stoker.reconcile.web_ui import observe_web_ui, try_web_ui, wanted_web_ui, web_ui_children
 from stoker.status.api_gateway import compute_api_gateway_status
@@ -75,10 +78,12 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
         published, _ = published_models(gateway, cache.models(), cache.namespace_labels)
         models = tuple([await _with_engine(context, model) for model in published])
         account = await context.children.apply(gateway, build_account(gateway))
-        jwt_secrets = await read_token_secrets(context, gateway.metadata.namespace, _token_secrets(gateway, keys))
+        jwt_secrets = await read_secret_texts(
+            context, gateway.metadata.namespace, _token_secrets(gateway, keys), JWT_SECRET_FIELD
+        )
         context.gateway_tokens[gateway.key] = token = await _read_or_make_token(context, gateway)
         client_secret = await _read_client_secret(context, gateway)
-        backend_keys = await read_token_secrets(
+        backend_keys = await read_secret_texts(
             context, gateway.metadata.namespace, backend_secrets(gateway), KEY_SECRET_FIELD
         )
         redis_url = await _read_redis_url(context, gateway)
@@ -143,10 +148,7 @@ async def _read_redis_url(context: Context, gateway: ApiGateway) -> str:
     reference = gateway.spec.limits.redis_secret_ref
     if reference is None:
         return ""
-    secret = await context.client.get(SECRETS, gateway.metadata.namespace, reference.name)
-    with contextlib.suppress(KeyError, ValueError):
-        return base64.b64decode(((secret or {}).get("data") or {})[URL_FIELD]).decode().strip()
-    return ""
+    return (await read_secret_text(context, gateway.metadata.namespace, reference.name, URL_FIELD)).strip()
 
 
 async def _read_authorities(context: Context, gateway: ApiGateway) -> str | None:
@@ -184,10 +186,9 @@ def _is_let_in(gateway: ApiGateway, key: ApiKey, now: datetime) -> bool:
 
 async def _read_or_make_token(context: Context, gateway: ApiGateway) -> str:
     """The token between operator and gateway pods; it lives in the routes Secret only."""
-    secret = await context.client.get(SECRETS, gateway.metadata.namespace, routes_secret_name(gateway.metadata.name))
+    place = gateway.metadata.namespace, routes_secret_name(gateway.metadata.name)
     try:
-        data = (secret or {}).get("data") or {}
-        token = json.loads(base64.b64decode(data["routes.json"]))["token"]
+        token = json.loads(await read_secret_text(context, *place, ROUTES_FIELD))["token"]
         if isinstance(token, str) and token:
             return token
     except (KeyError, ValueError, TypeError):
@@ -206,18 +207,18 @@ async def _read_client_secret(context: Context, gateway: ApiGateway) -> str:
     asked = gateway.spec.auth.introspection
     if asked is None:
         return ""
-    name = asked.client_secret_ref.name
-    return (await read_token_secrets(context, gateway.metadata.namespace, [name], CLIENT_SECRET_FIELD)).get(name, "")
+    place = gateway.metadata.namespace, asked.client_secret_ref.name
+    return (await read_secret_text(context, *place, CLIENT_SECRET_FIELD)).strip()
 
 
 async def _read_certificate(context: Context, gateway: ApiGateway) -> dict[str, bytes] | None:
-    """The data of the Secret of spec.expose.tls; None where there is none."""
+    """What the Secret of spec.expose.tls has of a certificate; None where there is no such Secret."""
     if gateway.spec.expose.certificate is None:
         return None
     secret = await context.client.get(SECRETS, gateway.metadata.namespace, gateway.spec.expose.certificate)
-    return (
-        None if secret is None else {name: base64.b64decode(text) for name, text in (secret.get("data") or {}).items()}
-    )
+    if secret is None:
+        return None
+    return {field: secret_bytes(secret, field) or b"" for field in (CERTIFICATE_FIELD, CERTIFICATE_KEY_FIELD)}
 
 
 async def _prune_http_routes(context: Context, gateway: ApiGateway, wanted: list[Object]) -> None:

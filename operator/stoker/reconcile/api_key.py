@@ -6,18 +6,17 @@ The Secret with the key is created, never applied: a second write would be a sec
 
 from __future__ import annotations
 
-import base64
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
 
 from stoker.api import ApiKey
 from stoker.api.api_key import KeyHash
-from stoker.api.names import KEY_SECRET_FIELD, ROTATE_ANNOTATION
+from stoker.api.names import JWT_SECRET_FIELD, KEY_SECRET_FIELD, ROTATE_ANNOTATION
 from stoker.cluster.cache import OwnObject
 from stoker.cluster.children import explain_refusal
 from stoker.cluster.errors import ApiError
-from stoker.cluster.objects import controller_uid
+from stoker.cluster.objects import controller_uid, secret_text
 from stoker.cluster.resource_types import SECRETS, Object
 from stoker.desired.api_key import (
     KEY_BYTES,
@@ -33,8 +32,8 @@ from stoker.desired.api_key import (
 from stoker.desired.gateway_tokens import check_user_tokens
 from stoker.errors import Stalled, StokerError, Waiting
 from stoker.reconcile.context import Context
+from stoker.reconcile.named_secrets import read_secret_text
 from stoker.reconcile.report import report, retry_after
-from stoker.reconcile.token_secrets import read_token_secrets
 from stoker.reconcile.usage import usage_of_key
 from stoker.status.api_key import compute_api_key_status
 
@@ -96,9 +95,8 @@ async def reconcile_api_key(context: Context, own: OwnObject, api_key: ApiKey) -
 async def _check_user_tokens(context: Context, api_key: ApiKey) -> None:
     tokens = api_key.spec.user_tokens
     if tokens is not None:
-        name = tokens.secret_ref.name
-        found = await read_token_secrets(context, api_key.metadata.namespace, [name])
-        check_user_tokens(api_key, found.get(name, ""))
+        place = api_key.metadata.namespace, tokens.secret_ref.name
+        check_user_tokens(api_key, await read_secret_text(context, *place, JWT_SECRET_FIELD))
 
 
 async def _without_secret(context: Context, api_key: ApiKey, now: datetime) -> _Keys:
@@ -211,15 +209,14 @@ async def _read_ours(context: Context, api_key: ApiKey, name: str) -> Object | N
 
 
 def _key_in(api_key: ApiKey, secret: Object) -> str:
-    try:
-        key = base64.b64decode((secret.get("data") or {})[KEY_SECRET_FIELD], validate=True).decode()
-    except (KeyError, ValueError) as error:
+    key = secret_text(secret, KEY_SECRET_FIELD)
+    if not key:
         raise Stalled(
             "KeySecretChanged",
             f"Secret {secret['metadata']['name']} has no readable {KEY_SECRET_FIELD} any more. For a new key of ApiKey "
             f"{api_key.metadata.name}: delete the Secret, then kubectl annotate apikey {api_key.metadata.name} "
             f"{ROTATE_ANNOTATION}=1 --overwrite",
-        ) from error
+        )
     return key
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import secrets
 
 from stoker.api.model_deployment import ModelDeployment
@@ -10,8 +9,8 @@ from stoker.api.names import ENGINE_KEY_FIELD, engine_key_secret_name
 from stoker.api.resolved import ResolvedModelDeployment
 from stoker.cluster.children import explain_refusal
 from stoker.cluster.errors import ApiError
-from stoker.cluster.objects import controller_uid
-from stoker.cluster.resource_types import SECRETS, Object
+from stoker.cluster.objects import controller_uid, secret_text
+from stoker.cluster.resource_types import SECRETS
 from stoker.desired.engine_key import build_key_secret, wants_key
 from stoker.errors import Stalled
 from stoker.reconcile.context import Context
@@ -42,14 +41,9 @@ async def keep_engine_key(context: Context, resolved: ResolvedModelDeployment) -
 async def read_engine_key(context: Context, deployment: ModelDeployment) -> str:
     """The key; empty while there is none."""
     secret = await context.client.get(SECRETS, *_place(deployment))
-    return _key_in(secret) if secret is not None and controller_uid(secret) == deployment.metadata.uid else ""
-
-
-def _key_in(secret: Object) -> str:
-    try:
-        return base64.b64decode((secret.get("data") or {})[ENGINE_KEY_FIELD], validate=True).decode()
-    except (KeyError, ValueError):
+    if secret is None or controller_uid(secret) != deployment.metadata.uid:
         return ""
+    return secret_text(secret, ENGINE_KEY_FIELD)
 
 
 def _place(deployment: ModelDeployment) -> tuple[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import secrets
 
@@ -20,6 +19,7 @@ from stoker.desired.web_ui_env import weakening_overrides
 from stoker.errors import Stalled, StokerError, Waiting
 from stoker.models.quantity import parse_quantity
 from stoker.reconcile.context import Context
+from stoker.reconcile.named_secrets import read_secret_text
 from stoker.status.web_ui import ObservedWebUI
 
 NOT_YET = ""
@@ -128,12 +128,11 @@ async def _enlarge(context: Context, gateway: ApiGateway, wanted: Object, live: 
 
 
 async def _read(context: Context, gateway: ApiGateway, name: str, field: str, key_name: str) -> str:
-    secret = await context.client.get(SECRETS, gateway.metadata.namespace, name)
-    try:
-        return base64.b64decode(((secret or {}).get("data") or {})[key_name], validate=True).decode()
-    except (KeyError, ValueError) as error:
+    text = await read_secret_text(context, gateway.metadata.namespace, name, key_name)
+    if not text:
         raise Stalled(
             "SecretNotFound",
             f"ApiGateway {gateway.metadata.name}: {field} needs a Secret {name} with the key {key_name}: "
             f"kubectl create secret generic {name} --from-literal={key_name}=…",
-        ) from error
+        )
+    return text
