@@ -6,6 +6,7 @@ import importlib
 import sys
 
 from stoker import __version__
+from stoker.environment import NotConfigured
 
 ROLES = {
     "operator": ("stoker.main", "reconciles Stoker's resources in a cluster"),
@@ -16,11 +17,15 @@ ROLES = {
     "fetch": ("stoker.fetch.main", "downloads weights into the cache, in a ModelDeployment's pods"),
 }
 
-USAGE = "usage: stoker ROLE\n\n" + "\n".join(f"  {role:<9} {what}" for role, (_, what) in ROLES.items()) + "\n"
+USAGE = (
+    "usage: stoker ROLE\n\n"
+    + "\n".join(f"  {role:<9} {what}" for role, (_, what) in ROLES.items())
+    + "\n\nA role takes no arguments: its settings come from the environment.\n"
+)
 
 
 def main() -> int:
-    """Run the role named by the first argument; 2 when there is no such role."""
+    """Run the role named by the argument; 2 where there is no such role, or it is not told what it needs."""
     arguments = sys.argv[1:]
     if arguments[:1] in (["-h"], ["--help"]):
         sys.stdout.write(USAGE)
@@ -28,11 +33,16 @@ def main() -> int:
     if arguments[:1] == ["--version"]:
         sys.stdout.write(f"stoker {__version__}\n")
         return 0
-    if not arguments or arguments[0] not in ROLES:
+    if len(arguments) != 1 or arguments[0] not in ROLES:
         sys.stderr.write(USAGE)
         return 2
-    module, _ = ROLES[arguments[0]]
-    result: int = importlib.import_module(module).main(arguments[1:])
+    (role,) = arguments
+    module, _ = ROLES[role]
+    try:
+        result: int = importlib.import_module(module).main()
+    except NotConfigured as error:
+        sys.stderr.write(f"stoker {role}: {error}\n")
+        return 2
     return result
 
 

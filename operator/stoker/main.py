@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from typing import Any, NoReturn, cast
 
 import kopf
@@ -19,7 +19,6 @@ from stoker import __version__
 from stoker.api.resolved import OperatorSettings
 from stoker.cluster.cache import Cache
 from stoker.cluster.client import KubeClient
-from stoker.cluster.connection import ConnectionNotConfigured
 from stoker.cluster.errors import ApiError
 from stoker.cluster.events import EventPoster
 from stoker.cluster.lease import LeaderLease
@@ -27,6 +26,7 @@ from stoker.cluster.load import LoadReader
 from stoker.cluster.progress import watch_downloads
 from stoker.cluster.resource_types import OWN_TYPES
 from stoker.cluster.sweep import Sweeper
+from stoker.environment import Environment
 from stoker.handlers.watch import Heard, build_registry, build_settings, watched_types
 from stoker.health import HealthServer
 from stoker.logs import set_up_logging
@@ -37,7 +37,7 @@ from stoker.reconcile.scaling_report import ScalingCollector, explain
 from stoker.reconcile.usage import watch_usage
 from stoker.reconcile.work_queue import WorkQueue
 from stoker.reconcile.worker import Worker
-from stoker.settings import InvalidSetting, ProcessSettings, read_settings
+from stoker.settings import ProcessSettings, read_settings
 
 logger = logging.getLogger(__name__)
 
@@ -241,16 +241,9 @@ async def run_operator(settings: OperatorSettings, process: ProcessSettings) -> 
     os._exit(status)
 
 
-def main(arguments: Sequence[str]) -> int:
+def main() -> int:
     """Entry point of the role ``operator``."""
     gc.set_threshold(*GC_THRESHOLDS)
-    if arguments:
-        sys.stderr.write("usage: stoker operator (all settings come from the environment)\n")
-        return 2
-    try:
-        settings, process = read_settings(os.environ)
-        set_up_logging(process.log_level)
-        uvloop.run(run_operator(settings, process))
-    except (InvalidSetting, ConnectionNotConfigured) as error:
-        sys.stderr.write(f"stoker operator: {error}\n")
-        return 2
+    settings, process = read_settings(Environment())
+    set_up_logging(process.log_level)
+    uvloop.run(run_operator(settings, process))

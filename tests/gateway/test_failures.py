@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
 from gateway.conftest import World, first_config
 from gateway.pod import NAMESPACE, GatewayPod, exchange, until
 from gateway.wire import open_stream
@@ -201,16 +200,3 @@ def begin(own_pod: World) -> None:
     own_pod.kubernetes.put_endpoints(NAMESPACE, "qwen", [own_pod.engines[0].port])
     first_config().apply(own_pod.kubernetes)
     own_pod.pod.start()
-
-
-@pytest.mark.parametrize("missing", ["STOKER_GATEWAY_NAME", "STOKER_GATEWAY_NAMESPACE"])
-def test_a_missing_setting_is_named(
-    missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from stoker.gateway.main import main
-
-    monkeypatch.setenv("STOKER_GATEWAY_NAME", "x")
-    monkeypatch.setenv("STOKER_GATEWAY_NAMESPACE", "x")
-    monkeypatch.delenv(missing)
-    assert main([]) == 2
-    assert missing in capsys.readouterr().err

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from stoker.agent.config import parse_config as parse_agent
+from stoker.environment import Environment
 from stoker.fetch.config import parse_config as parse_fetch
 from stoker.gateway.config import parse_keys, parse_routes
 from stoker.gateway.settings import Settings
@@ -95,7 +96,7 @@ def test_the_agent_of_every_engine_understands_its_row(example: str) -> None:
 
 
 def test_envoy_starts_from_the_file_that_the_policy_service_writes() -> None:
-    settings = Settings.from_environment(environment("quickstart", "gateway", "policy"))
+    settings = Settings.from_environment(Environment(environment("quickstart", "gateway", "policy")))
     envoy, policy = container("quickstart", "gateway", "envoy"), container("quickstart", "gateway", "policy")
     assert envoy["args"][envoy["args"].index("--config-path") + 1] == str(settings.bootstrap)
     assert str(settings.folder) in mounts("quickstart", "gateway", "envoy") & mounts("quickstart", "gateway", "policy")

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from stoker.settings import DEFAULT_IMAGE, InvalidSetting, read_settings
+from stoker.environment import Environment, NotConfigured
+from stoker.settings import DEFAULT_IMAGE, read_settings
 
 
 def test_defaults_are_a_cluster_wide_operator() -> None:
-    settings, process = read_settings({})
+    settings, process = read_settings(Environment({}))
     assert settings.stoker_image == DEFAULT_IMAGE
     assert settings.cluster_scoped
     assert settings.allow_pod_template
@@ -15,7 +16,7 @@ def test_defaults_are_a_cluster_wide_operator() -> None:
 
 
 def test_everything_the_chart_says_is_understood() -> None:
-    settings, process = read_settings(
+    environment = Environment(
         {
             "POD_NAME": "operator-1",
             "POD_NAMESPACE": "system",
@@ -29,6 +30,7 @@ def test_everything_the_chart_says_is_understood() -> None:
             "STOKER_LOG_LEVEL": "debug",
         }
     )
+    settings, process = read_settings(environment)
     assert settings.image_pull_secrets == ("a", "b")
     assert settings.operator_labels == {"app.kubernetes.io/name": "stoker", "x": "y=z"}
     assert settings.operator_namespace == process.lease_namespace == "system"
@@ -48,5 +50,5 @@ def test_everything_the_chart_says_is_understood() -> None:
     ],
 )
 def test_what_cannot_be_understood_is_refused_by_name(wrong: dict[str, str]) -> None:
-    with pytest.raises(InvalidSetting, match=next(iter(wrong))):
-        read_settings(wrong)
+    with pytest.raises(NotConfigured, match=next(iter(wrong))):
+        read_settings(Environment(wrong))

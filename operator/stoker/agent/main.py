@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import uvloop
@@ -19,11 +18,8 @@ from stoker.agent.server import HttpServer
 from stoker.agent.watch import EngineWatch
 
 
-def main(arguments: Sequence[str] = ()) -> int:
-    """0 after a stop; 1 when something broke; 2 for wrong use."""
-    if arguments:
-        log("error", "`stoker agent` takes no arguments: its configuration is in STOKER_AGENT")
-        return 2
+def main() -> int:
+    """0 after a stop; 1 when something broke; 2 where its configuration cannot be used."""
     try:
         config = parse_config(os.environ)
     except ConfigError as error:

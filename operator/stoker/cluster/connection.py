@@ -12,12 +12,14 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stoker.environment import NotConfigured
+
 ACCOUNT_FOLDER = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 # Projected tokens are renewed long before they expire, so a minute-old copy is always good.
 TOKEN_MAX_AGE_SECONDS = 60.0
 
 
-class ConnectionNotConfigured(Exception):
+class ConnectionNotConfigured(NotConfigured):
     """Neither in a pod with a service account nor given a kubeconfig."""
 
 

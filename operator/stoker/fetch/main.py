@@ -7,7 +7,6 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -29,12 +28,9 @@ TERMINATION_LOG = Path("/dev/termination-log")
 log = structlog.get_logger("fetch")
 
 
-def main(arguments: Sequence[str] = ()) -> int:
-    """0: the weights are there; 1: the pod was given a configuration that cannot be used; 2: wrong use; 143: told to stop."""
+def main() -> int:
+    """0: the weights are there; 1: the pod was given a configuration that cannot be used; 143: told to stop."""
     _configure_logs()
-    if arguments:
-        log.error("`stoker fetch` takes no arguments: its configuration is in STOKER_FETCH")
-        return 2
     for number in (signal.SIGTERM, signal.SIGINT):
         # As PID 1 a process gets no default action: without a handler the pod would hang until its grace period ends.
         signal.signal(number, _stop)

@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stoker.environment import Environment
 from stoker.gateway.processes import STOP_SIGNALS, prepare_process
 from stoker.gateway.settings import Settings
 
@@ -66,17 +67,10 @@ class Child:
         logger.error("%s ended with %s; starts again in %.1f s", self.name, describe(status), wait)
 
 
-def main(arguments: list[str]) -> int:
+def main() -> int:
     """Supervise until SIGTERM."""
-    if arguments:
-        sys.stderr.write("usage: stoker gateway (settings come from the environment, see docs/gateway.md)\n")
-        return 2
     prepare_process("gateway")
-    try:
-        settings = Settings.from_environment()
-    except KeyError as error:
-        sys.stderr.write(f"stoker gateway: the environment variable {error.args[0]} is not set\n")
-        return 2
+    settings = Settings.from_environment(Environment())
     settings.state.mkdir(parents=True, exist_ok=True)
     (settings.xds / "eds").mkdir(parents=True, exist_ok=True)
     settings.log.mkdir(exist_ok=True)

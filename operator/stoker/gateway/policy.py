@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import uvloop
 
+from stoker.environment import Environment
 from stoker.gateway import admin
 from stoker.gateway.access_log import LogReader
 from stoker.gateway.admin import NotAnswering
@@ -371,7 +372,7 @@ def main() -> int:
     prepare_process("policy")
     uvloop.run(
         serve(
-            Settings.from_environment(),
+            Settings.from_environment(Environment()),
             (
                 socket.socket(fileno=arguments.policy),
                 socket.socket(fileno=arguments.http),

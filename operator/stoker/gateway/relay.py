@@ -20,6 +20,7 @@ from pathlib import Path
 import httpx
 import uvloop
 
+from stoker.environment import Environment
 from stoker.gateway import openai_errors as errors
 from stoker.gateway.access_log import Rotation
 from stoker.gateway.endpoints import Dialect, dialect_of
@@ -209,7 +210,9 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=int, required=True, help=f"file descriptor: {name}")
     arguments = parser.parse_args()
     prepare_process("relay")
-    uvloop.run(serve(Settings.from_environment(), socket.socket(fileno=arguments.answer), arguments.changes))
+    uvloop.run(
+        serve(Settings.from_environment(Environment()), socket.socket(fileno=arguments.answer), arguments.changes)
+    )
     return 0
 
 

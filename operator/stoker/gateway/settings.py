@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from stoker.environment import Environment
 
 DEFAULT_FOLDER = Path("/run/stoker")
 
@@ -29,23 +29,22 @@ class Settings:
     """Where the kubelet drains: a port of its own, for which the NetworkPolicy lets nobody in."""
     envoy_heap_bytes: int = 1 << 30
     """What Envoy may allocate before it refuses new requests."""
-    drain_seconds: float = 540.0
+    drain_seconds: int = 540
     """How long /drain waits for running requests; the pod's grace period is longer."""
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """Only name and namespace have no default; KeyError names the one that is missing."""
-        get = environment.get
+    def from_environment(cls, environment: Environment) -> Settings:
+        """Only name and namespace have no default."""
         return cls(
-            namespace=environment["STOKER_GATEWAY_NAMESPACE"],
-            name=environment["STOKER_GATEWAY_NAME"],
-            folder=Path(get("STOKER_GATEWAY_FOLDER", str(DEFAULT_FOLDER))),
-            listen_address=get("STOKER_GATEWAY_ADDRESS", cls.listen_address),
-            listen_port=int(get("STOKER_GATEWAY_PORT", cls.listen_port)),
-            http_port=int(get("STOKER_GATEWAY_HTTP_PORT", cls.http_port)),
-            drain_port=int(get("STOKER_GATEWAY_DRAIN_PORT", cls.drain_port)),
-            envoy_heap_bytes=int(get("STOKER_ENVOY_HEAP_BYTES", cls.envoy_heap_bytes)),
-            drain_seconds=float(get("STOKER_DRAIN_SECONDS", cls.drain_seconds)),
+            namespace=environment.required("STOKER_GATEWAY_NAMESPACE"),
+            name=environment.required("STOKER_GATEWAY_NAME"),
+            folder=environment.folder("STOKER_GATEWAY_FOLDER", DEFAULT_FOLDER),
+            listen_address=environment.text("STOKER_GATEWAY_ADDRESS", cls.listen_address),
+            listen_port=environment.number("STOKER_GATEWAY_PORT", cls.listen_port),
+            http_port=environment.number("STOKER_GATEWAY_HTTP_PORT", cls.http_port),
+            drain_port=environment.number("STOKER_GATEWAY_DRAIN_PORT", cls.drain_port),
+            envoy_heap_bytes=environment.number("STOKER_ENVOY_HEAP_BYTES", cls.envoy_heap_bytes),
+            drain_seconds=environment.number("STOKER_DRAIN_SECONDS", cls.drain_seconds),
         )
 
     @property

@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import sys
 from collections.abc import AsyncIterator
 
 import uvloop
 from aiohttp import web
 
 from stoker.cluster.client import KubeClient
+from stoker.environment import Environment
 from stoker.portal.application import build_site
 from stoker.portal.directory import Directory
 from stoker.portal.load import Gateways, follow_load
 from stoker.portal.oidc import IdentityProvider
 from stoker.portal.rendering import LOAD
-from stoker.portal.settings import NotConfigured, Settings
+from stoker.portal.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -46,19 +46,12 @@ def build(settings: Settings, client: KubeClient) -> web.Application:
     return site
 
 
-def main(arguments: list[str]) -> int:
-    """Entry of the role; 2 when the pod is not told what it needs."""
+def main() -> int:
+    """Entry of the role."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     # Paths and queries of the callback carry codes; what people do is logged by the directory.
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
-    if arguments:
-        sys.stderr.write("usage: stoker portal (it is configured by its environment)\n")
-        return 2
-    try:
-        settings = Settings.from_environment()
-    except NotConfigured as error:
-        sys.stderr.write(f"stoker portal: {error}\n")
-        return 2
+    settings = Settings.from_environment(Environment())
     loop = uvloop.new_event_loop()
 
     async def connect() -> web.Application:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from stoker.environment import Environment, NotConfigured
+
 SHORTEST_SECRET = 32
-
-
-class NotConfigured(Exception):
-    """The pod's environment or files lack something."""
 
 
 @dataclass(frozen=True)
@@ -32,27 +28,23 @@ class Settings:
     port: int = 8080
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """NotConfigured names what is missing."""
-        try:
-            folder = Path(environment["STOKER_PORTAL_SECRETS"])
-            namespace, gateway = environment["STOKER_PORTAL_NAMESPACE"], environment["STOKER_PORTAL_GATEWAY"]
-        except KeyError as error:
-            raise NotConfigured(f"{error.args[0]} is not set") from error
+    def from_environment(cls, environment: Environment) -> Settings:
+        """Secrets are files: an environment is shown by whatever describes the pod."""
+        folder = Path(environment.required("STOKER_PORTAL_SECRETS"))
         secret = _read(folder / "session" / "sessionKey")
         if len(secret) < SHORTEST_SECRET:
             raise NotConfigured(
                 f"{folder}/session/sessionKey is not there or shorter than {SHORTEST_SECRET} characters"
             )
         return cls(
-            namespace=namespace,
-            gateway=gateway,
+            namespace=environment.required("STOKER_PORTAL_NAMESPACE"),
+            gateway=environment.required("STOKER_PORTAL_GATEWAY"),
             session_secret=secret,
             oidc_client_secret=_read(folder / "oidc" / "clientSecret"),
             read_token=_read(folder / "session" / "readToken"),
-            usage_url=environment.get("STOKER_PORTAL_USAGE_URL", ""),
-            gateway_pods=environment.get("STOKER_PORTAL_GATEWAY_PODS", ""),
-            port=int(environment.get("STOKER_PORTAL_PORT", cls.port)),
+            usage_url=environment.text("STOKER_PORTAL_USAGE_URL"),
+            gateway_pods=environment.text("STOKER_PORTAL_GATEWAY_PODS"),
+            port=environment.number("STOKER_PORTAL_PORT", cls.port),
         )
 
 

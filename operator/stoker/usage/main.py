@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import uvloop
 from aiohttp import web
 
 from stoker.api.names import gateway_pods_name
+from stoker.environment import Environment
 from stoker.gateway.processes import prepare_process, run_until_told
 from stoker.usage.collect import Collector, Thread, follow_pods, today
 from stoker.usage.serve import Server
@@ -37,17 +35,16 @@ class Settings:
     port: int
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """KeyError names what is missing."""
-        get = environment.get
+    def from_environment(cls, environment: Environment) -> Settings:
+        """Namespace, gateway and token have no default."""
         return cls(
-            namespace=environment["STOKER_USAGE_NAMESPACE"],
-            gateway=environment["STOKER_USAGE_GATEWAY"],
-            token_file=Path(environment["STOKER_USAGE_TOKEN_FILE"]),
-            folder=Path(get("STOKER_USAGE_FOLDER", "/var/lib/stoker")),
-            database_url=get("STOKER_USAGE_DATABASE_URL", ""),
-            retention_days=int(get("STOKER_USAGE_RETENTION_DAYS", "400")),
-            port=int(get("STOKER_USAGE_PORT", "8090")),
+            namespace=environment.required("STOKER_USAGE_NAMESPACE"),
+            gateway=environment.required("STOKER_USAGE_GATEWAY"),
+            token_file=Path(environment.required("STOKER_USAGE_TOKEN_FILE")),
+            folder=environment.folder("STOKER_USAGE_FOLDER", Path("/var/lib/stoker")),
+            database_url=environment.text("STOKER_USAGE_DATABASE_URL"),
+            retention_days=environment.number("STOKER_USAGE_RETENTION_DAYS", 400),
+            port=environment.number("STOKER_USAGE_PORT", 8090),
         )
 
     def token(self) -> str:
@@ -84,16 +81,8 @@ async def serve(settings: Settings) -> None:
     await thread.call(store.close)
 
 
-def main(arguments: list[str]) -> int:
+def main() -> int:
     """Entry point of the role ``usage``."""
-    if arguments:
-        sys.stderr.write("usage: stoker usage (settings come from the environment, see docs/usage.md)\n")
-        return 2
     prepare_process("usage")
-    try:
-        settings = Settings.from_environment()
-    except KeyError as error:
-        sys.stderr.write(f"stoker usage: the environment variable {error.args[0]} is not set\n")
-        return 2
-    uvloop.run(serve(settings))
+    uvloop.run(serve(Settings.from_environment(Environment())))
     return 0

@@ -54,5 +54,5 @@ def test_a_missing_row_ends_the_process_with_its_name(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv(CONFIG_VARIABLE, raising=False)
-    assert main([]) == 2
+    assert main() == 2
     assert CONFIG_VARIABLE in capsys.readouterr().out

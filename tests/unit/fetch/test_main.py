@@ -150,7 +150,7 @@ def test_a_wrong_sum_costs_the_file_once_and_then_its_headers(
 def test_a_configuration_that_cannot_be_used_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CONFIG_VARIABLE, "{}")
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    assert main([]) == 1
+    assert main() == 1
     assert main_module.TERMINATION_LOG.read_text().startswith("InvalidConfiguration: ")
 
 
@@ -161,10 +161,6 @@ def test_a_folder_that_cannot_be_written_says_whose_it_must_be(make_config: Call
     found = explain_os_error(PermissionError(13, "Permission denied"), config.cache)
     assert found.reason == "CacheNotWritable"
     assert str(os.getuid()) in found.message
-
-
-def test_arguments_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert main(["--now"]) == 2
 
 
 def wait_until(condition: Callable[[], bool], timeout: float = 10.0) -> None:

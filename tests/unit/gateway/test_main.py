@@ -4,9 +4,7 @@ import os
 import signal
 import time
 
-import pytest
-
-from stoker.gateway.main import LONGEST_WAIT_SECONDS, QUICK_RESTARTS, STEADY_SECONDS, Child, describe, main
+from stoker.gateway.main import LONGEST_WAIT_SECONDS, QUICK_RESTARTS, STEADY_SECONDS, Child, describe
 
 
 def ended(child: Child, after: float) -> float:
@@ -37,8 +35,3 @@ def test_an_end_is_described_in_words() -> None:
     assert describe(os.waitpid(pid, 0)[1]) == "exit code 3"
     pid = os.posix_spawn("/bin/sh", ["sh", "-c", "kill -9 $$"], os.environ)
     assert describe(os.waitpid(pid, 0)[1]) == "signal SIGKILL"
-
-
-def test_arguments_are_refused_with_a_hint(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--help"]) == 2
-    assert "environment" in capsys.readouterr().err
