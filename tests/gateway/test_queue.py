@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from gateway.broken_engine import SAYS, BrokenEngine
 from gateway.conftest import World, first_config
 from gateway.fake_engine import FakeEngine
 from gateway.pod import NAMESPACE, GatewayPod, free_port, until
 from gateway.wire import open_stream
 
+LEFT_OUT = 'stoker_gateway_replicas_left_out{model="qwen"}'
+CONVERSATIONS = itertools.count()
 Together = Callable[[list[Callable[[], Any]]], list[Any]]
 
 
@@ -205,11 +208,10 @@ def test_a_replica_that_cannot_be_reached_costs_few_calls_and_comes_back_by_itse
     pod, dead = world.pod, free_port()
     world.kubernetes.put_endpoints(NAMESPACE, "qwen", [two[0].port, dead])
     until(lambda: f"127.0.0.1:{dead}" in pod.load("qwen")["endpoints"], "the dead one is known")
-    left_out = 'stoker_gateway_replicas_left_out{model="qwen"}'
 
     def found_out() -> bool:
         assert {chat(pod, f"{number}") for number in range(8)} == {"one"}
-        return pod.metric(left_out) == 1
+        return pod.metric(LEFT_OUT) == 1
 
     until(found_out, "the dead one is left out", within=10)
     tried = connects(pod, dead)
@@ -217,12 +219,93 @@ def test_a_replica_that_cannot_be_reached_costs_few_calls_and_comes_back_by_itse
     assert connects(pod, dead) == tried, "Envoy has not tried it again"
     engine = FakeEngine("back", port=dead)
     try:
-        until(lambda: pod.metric(left_out) == 0, "it is back", within=5)
+        until(lambda: pod.metric(LEFT_OUT) == 0, "it is back", within=5)
         until(lambda: {chat(pod, f"{number}") for number in range(16)} == {"one", "back"}, "both answer")
     finally:
         world.kubernetes.put_endpoints(NAMESPACE, "qwen", [two[0].port])
         until(lambda: f"127.0.0.1:{dead}" not in pod.load("qwen")["endpoints"], "it is gone")
         engine.close()
+
+
+@pytest.mark.parametrize("how", SAYS)
+def test_a_replica_that_breaks_off_its_answers_is_left_out_until_it_answers(
+    world: World, two: tuple[FakeEngine, FakeEngine], how: str
+) -> None:
+    pod, broken = world.pod, BrokenEngine(how)
+    world.kubernetes.put_endpoints(NAMESPACE, "qwen", [two[0].port, broken.port])
+    until(lambda: f"127.0.0.1:{broken.port}" in pod.load("qwen")["endpoints"], "the broken one is known")
+    try:
+        until(lambda: is_left_out_after_a_call(pod), "the broken one is left out")
+        if how != "resets at once":
+            tried = broken.chats
+            assert [ask(pod) for _ in range(40)] == [True] * 40
+            assert broken.chats == tried, "nobody was sent there"
+        broken.close()
+        engine = FakeEngine("back", port=broken.port)
+        try:
+            until(lambda: pod.metric(LEFT_OUT) == 0, "it is back", within=5)
+            until(lambda: {chat(pod, f"{number}") for number in range(16)} == {"one", "back"}, "both answer")
+        finally:
+            world.kubernetes.put_endpoints(NAMESPACE, "qwen", [two[0].port])
+            until(lambda: f"127.0.0.1:{broken.port}" not in pod.load("qwen")["endpoints"], "it is gone")
+            engine.close()
+    finally:
+        broken.close()
+
+
+def test_the_last_replica_is_asked_though_it_breaks_off(world: World, two: tuple[FakeEngine, FakeEngine]) -> None:
+    pod, broken = world.pod, [BrokenEngine("resets"), BrokenEngine("hangs up")]
+    world.kubernetes.put_endpoints(NAMESPACE, "qwen", [engine.port for engine in broken])
+    try:
+        until(lambda: set(pod.load("qwen")["endpoints"]) == {f"127.0.0.1:{one.port}" for one in broken}, "both")
+        until(lambda: not ask(pod) and all(engine.chats > 1 for engine in broken), "both break off")
+        tried = [engine.chats for engine in broken]
+
+        def all_are_asked() -> bool:
+            assert not ask(pod)
+            return all(engine.chats > before + 1 for engine, before in zip(broken, tried, strict=True))
+
+        until(all_are_asked, "neither is given up")
+        assert pod.metric(LEFT_OUT) == 0
+    finally:
+        world.kubernetes.put_endpoints(NAMESPACE, "qwen", [two[0].port])
+        for engine in broken:
+            engine.close()
+
+
+def test_one_that_looks_healthy_and_breaks_off_every_chat_is_asked_seldom(
+    world: World, two: tuple[FakeEngine, FakeEngine]
+) -> None:
+    pod, broken = world.pod, BrokenEngine("resets", healthy=True)
+    world.kubernetes.put_endpoints(NAMESPACE, "qwen", [two[0].port, broken.port])
+    until(lambda: f"127.0.0.1:{broken.port}" in pod.load("qwen")["endpoints"], "the broken one is known")
+    try:
+        until(lambda: is_left_out_after_a_call(pod), "it is left out")
+        until(lambda: pod.metric(LEFT_OUT) == 0, "it is let in again, for it answers when it is asked", within=5)
+        until(lambda: is_left_out_after_a_call(pod), "it is left out again")
+        tried, began = broken.chats, time.monotonic()
+        # Two seconds this time, after one.
+        while time.monotonic() < began + 1.5:
+            assert ask(pod)
+        assert broken.chats == tried
+    finally:
+        world.kubernetes.put_endpoints(NAMESPACE, "qwen", [two[0].port])
+        until(lambda: f"127.0.0.1:{broken.port}" not in pod.load("qwen")["endpoints"], "it is gone")
+        broken.close()
+
+
+def ask(pod: GatewayPod) -> bool:
+    """Whether a short stream came whole; each is a conversation of its own."""
+    messages = [{"role": "user", "content": f"conversation {next(CONVERSATIONS)}"}]
+    try:
+        return b"[DONE]" in pod.chat(stream=True, messages=messages).body
+    except http.client.IncompleteRead:
+        return False
+
+
+def is_left_out_after_a_call(pod: GatewayPod) -> bool:
+    ask(pod)
+    return pod.metric(LEFT_OUT) == 1
 
 
 def connects(pod: GatewayPod, port: int) -> int:

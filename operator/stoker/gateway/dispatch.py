@@ -108,7 +108,7 @@ class Dispatcher:
                     del self.pools[cluster]
 
     def leave_out(self, addresses: frozenset[str]) -> None:
-        """These cannot be reached at the moment; all others can."""
+        """These do not serve at the moment, though they are ready; all others do."""
         self._left_out = addresses
         for pool in self.pools.values():
             if pool.set_endpoints(pool.ready, self._prefix, addresses):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -13,7 +14,6 @@ from stoker.gateway import admin
 from stoker.gateway.access_log import LogReader
 from stoker.gateway.admin import NotAnswering
 from stoker.gateway.decision import ALLOWED, TOLD_OF_SERVED
-from stoker.gateway.outliers import Gauges
 from stoker.gateway.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -24,6 +24,18 @@ CALM_SECONDS = 0.1
 """While there is room: a look is cheap, but waking up fifty times a second is not."""
 GAUGES_SECONDS = 2.0
 Line = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Gauges:
+    """What Envoy counts, by address; addresses without any are left out."""
+
+    active: dict[str, int] = field(default_factory=dict)
+    """Requests that run there."""
+    failed: dict[str, int] = field(default_factory=dict)
+    """Connections that could not be made, since the address is known."""
+    answered: dict[str, int] = field(default_factory=dict)
+    """Answers below 500, since then."""
 
 
 def parse_lines(data: bytes) -> Iterator[Line]:

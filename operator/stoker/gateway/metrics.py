@@ -26,7 +26,7 @@ class DecisionMetrics(Collector):
         self.running: Callable[[], Iterable[tuple[str, int, int]]] = tuple
         """Of each model: name, requests that wait, requests at its engines."""
         self.left_out: Callable[[], Iterable[tuple[str, int]]] = tuple
-        """Of each model: name, ready replicas that cannot be reached."""
+        """Of each model: name, ready replicas that are left out."""
         self.models = 0
         self.ready_models = 0
         self.keys = 0
@@ -74,7 +74,9 @@ class DecisionMetrics(Collector):
             in_flight.add_metric((model,), running)
         yield held
         left_out = GaugeMetricFamily(
-            "stoker_gateway_replicas_left_out", "Ready replicas that cannot be reached.", labels=("model",)
+            "stoker_gateway_replicas_left_out",
+            "Ready replicas that get no requests: they cannot be reached, or break off their answers.",
+            labels=("model",),
         )
         for model, count in self.left_out():
             left_out.add_metric((model,), count)

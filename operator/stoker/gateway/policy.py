@@ -23,7 +23,7 @@ from stoker.gateway.decide import choose_backend, decide, decide_again, refused,
 from stoker.gateway.decision import ALLOWED, Decision, Request
 from stoker.gateway.dispatch import Dispatcher, Later, Timer
 from stoker.gateway.drain import Drain
-from stoker.gateway.endings import follow_endings, follow_gauges, parse_lines, read_gauges
+from stoker.gateway.endings import Gauges, follow_endings, follow_gauges, parse_lines, read_gauges
 from stoker.gateway.endpoints import CONVERSATIONS
 from stoker.gateway.introspection import Inquiries
 from stoker.gateway.limits import Reading
@@ -35,7 +35,7 @@ from stoker.gateway.openai_errors import (
     ApiProblem,
     model_not_ready,
 )
-from stoker.gateway.outliers import Gauges, Outliers
+from stoker.gateway.outliers import Outliers
 from stoker.gateway.pool import Asking, Waiter
 from stoker.gateway.probes import ProbeServer
 from stoker.gateway.processes import prepare_process, run_until_told
@@ -335,7 +335,11 @@ async def serve(
 
     def on_gauges(gauges: Gauges) -> None:
         dispatcher.read_gauges(gauges.active)
-        outliers.look(gauges, dispatcher.ready())
+        outliers.read_gauges(gauges, dispatcher.ready())
+
+    def on_lines(lines: bytes) -> None:
+        policy.ended(lines)
+        outliers.read_log(lines, dispatcher.ready)
 
     large = LargeBodies()
     server = await loop.create_unix_server(lambda: PolicyProtocol(policy, large), sock=sockets[0], backlog=4096)
@@ -343,7 +347,7 @@ async def serve(
         await run_until_told(
             follow_endings(
                 log,
-                policy.ended,
+                on_lines,
                 lambda: dispatcher.is_busy,
                 lambda: dispatcher.is_pressed or policy.admissions.waiting,
                 dispatcher.begun,

@@ -113,7 +113,7 @@ class Pool:
         self.endpoints: dict[str, Endpoint] = {}
         """Those that take requests, by address."""
         self.ready: list[str] = []
-        """Addresses of all that are ready, those that cannot be reached included."""
+        """Addresses of all that are ready, those that are left out included."""
         self.known: dict[str, Endpoint] = {}
         """Those that still work on some, too."""
         self.in_flight = 0
@@ -170,7 +170,7 @@ class Pool:
 
     @property
     def left_out(self) -> int:
-        """Ready replicas that get no requests, for they cannot be reached."""
+        """Ready replicas that get no requests, for they do not serve."""
         return len(self.ready) - len(self.endpoints)
 
     def choose(self, position: int | None) -> Endpoint | None:
