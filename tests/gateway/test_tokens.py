@@ -174,12 +174,12 @@ def test_an_issuer_under_an_authority_of_ones_own_is_heard_by_discovery_and_intr
     asked = {"url": f"{issuer.name}/introspect", "clientId": "gateway", "clientSecret": "client secret"}
     found = issuer.route(jwksUri=None, discovery=True, claims={"email": "email"})
     config = first_config()
-    config.more = {"roles": [*ROLES, {"name": "mail", "models": ["qwen"], "users": ["alice@example.com"]}], "jwt": [{**found, "roleMap": []}]}  # fmt: skip
+    config.more = {"roles": [*ROLES, {"name": "mail", "models": ["qwen"], "users": ["ALICE@example.com"]}], "jwt": [{**found, "roleMap": []}]}  # fmt: skip
     known = len(world.pod.access_log())
     try:
         config.more |= {"introspection": {**asked, "defaultRole": "reader"}, "authorities": chain.decode()}
         world.apply(config)
-        named = issuer.token(email="alice@example.com")
+        named = issuer.token(email="Alice@Example.com")
         until(lambda: world.pod.chat(key=named).status == 200, "the keys are fetched", within=15)
         assert world.pod.chat(key=issuer.token(email="alice@example.com", email_verified=False)).status == 403
         assert world.pod.chat(key="opaque-alice").status == 200

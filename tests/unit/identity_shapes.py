@@ -2,7 +2,7 @@
 
 Keycloak: OIDCLoginProtocolFactory (the mapper "realm roles" fills the access token only, until "Add to ID token" is switched on);
 GroupMembershipMapper (full path: /team/part). Authentik: blueprints/system/providers-oauth2.yaml (groups come with the scope profile,
-roles with the scope entitlements, email_verified is false). Authelia: docs, "OpenID Connect 1.0 Claims" (its ID token proves who signed in and
+roles with the scope entitlements; since 2025.10 email_verified is false of everybody). Authelia: docs, "OpenID Connect 1.0 Claims" (its ID token proves who signed in and
 says no more; the access token's aud is what the client's `audience` says, never the client).
 """
 
@@ -113,17 +113,21 @@ AUTHENTIK_ID_TOKEN = {
     "acr": "goauthentik.io/providers/oauth2/default",
     "amr": ["pwd"],
     "uid": "bXl1aWQtb2YtdGhlLXRva2Vu",
-    **_person(email_verified=True, given_name="Alice Miller", nickname="alice"),
+    **_person(email_verified=False, given_name="Alice Miller", nickname="alice"),
     "groups": ["authentik Admins", "llm-admin"],
 }
 AUTHENTIK_USERINFO = {key: value for key, value in AUTHENTIK_ID_TOKEN.items() if key not in ("iss", "aud", "azp")}
 AUTHENTIK = Shape(
-    "Authentik, groups", {"rolesClaim": "groups"}, AUTHENTIK_ID_TOKEN, AUTHENTIK_USERINFO, AUTHENTIK_ID_TOKEN
+    "Authentik, groups",
+    {"rolesClaim": "groups", "acceptUnverifiedEmail": True},
+    AUTHENTIK_ID_TOKEN,
+    AUTHENTIK_USERINFO,
+    AUTHENTIK_ID_TOKEN,
 )
 AUTHENTIK_ENTITLED = {"entitlements": ["llm-admin"], "roles": ["llm-admin"]}
 AUTHENTIK_ENTITLEMENTS = Shape(
     "Authentik, entitlements of the application",
-    {"scopes": ["openid", "email", "profile", "entitlements"]},
+    {"scopes": ["openid", "email", "profile", "entitlements"], "acceptUnverifiedEmail": True},
     {**AUTHENTIK_ID_TOKEN, **AUTHENTIK_ENTITLED, "groups": []},
     {**AUTHENTIK_USERINFO, **AUTHENTIK_ENTITLED, "groups": []},
     {**AUTHENTIK_ID_TOKEN, **AUTHENTIK_ENTITLED, "groups": []},

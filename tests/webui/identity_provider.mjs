@@ -1,6 +1,6 @@
 // A real OpenID provider on loopback: node identity_provider.mjs PORT REDIRECT_URI... Its people sign in with NAME and NAME-password.
 // POST /test/roles?user=NAME&roles=a,b changes what somebody is; GET /test/token?user=NAME&aud=A&seconds=S is an access token as the API takes it,
-// which lasts S seconds. With THIN=1 its ID tokens only prove who signed in, and userinfo tells the rest, with roles as groups, as of Authelia.
+// which lasts S seconds. Nobody has verified uma's address; dave writes his in capital letters. With THIN=1 its ID tokens only prove who signed in, and userinfo tells the rest, with roles as groups, as of Authelia.
 // Client `chat` is confidential, and comes back to one of REDIRECT_URI; `tool` is a public one, as a program on somebody's machine is.
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { SignJWT, importJWK } from 'jose';
@@ -10,12 +10,13 @@ const [port, ...redirectUris] = process.argv.slice(2);
 const issuer = `http://127.0.0.1:${port}`;
 const API = 'urn:stoker:api';
 const thin = process.env.THIN === '1';
-const people = { carol: ['llm-admin'], dave: ['llm-user'], gina: ['llm-guest'], mallory: [], eve: ['visitor'] };
+const people = { carol: ['llm-admin'], dave: ['llm-user'], gina: ['llm-guest'], mallory: [], eve: ['visitor'], uma: ['llm-user'] };
+const spelled = { dave: 'Dave@Example.com' };
 const pair = generateKeyPairSync('rsa', { modulusLength: 2048 });
 const key = { ...pair.privateKey.export({ format: 'jwk' }), kid: randomUUID(), use: 'sig', alg: 'RS256' };
 
 const claimsOf = (id) => people[id] && {
-  sub: `id-of-${id}`, preferred_username: id, name: id, email: `${id}@example.com`, email_verified: true,
+  sub: `id-of-${id}`, preferred_username: id, name: id, email: spelled[id] ?? `${id}@example.com`, email_verified: id !== 'uma',
   realm_access: { roles: people[id] }, groups: thin ? people[id] : ['everybody'],
 };
 const policy = interactionPolicy.base();

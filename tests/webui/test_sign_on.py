@@ -53,6 +53,15 @@ def test_a_person_is_the_same_in_the_web_chat_and_at_the_api(sign_on: SignOn) ->
     until(lambda: len(callers()) == 2, "the log names him by both ways")
 
 
+def test_whose_address_is_not_verified_is_refused_at_the_api_and_open_webui_does_not_look(sign_on: SignOn) -> None:
+    sign_on.wait_for_keys()
+    answer = sign_on.ask_api(sign_on.provider.token("uma"))
+    assert answer.status == 401
+    assert "uma@example.com is not verified" in answer.error["message"]
+    # As docs/web-ui.md says: there is no setting for it.
+    assert sign_on.role(sign_on.session("uma")) == "user"
+
+
 def test_the_api_judges_tokens_of_the_issuer_by_their_roles(sign_on: SignOn) -> None:
     sign_on.wait_for_keys()
     for user in ("mallory", "eve"):

@@ -47,7 +47,7 @@ class ApiKeySpec(ApiModel):
     gateway_ref: LocalObjectReference
     """The ApiGateway this key opens, in the same namespace."""
     owner: Annotated[str, Field(max_length=256)] | None = None
-    """The person or service the key belongs to, such as alice@example.com."""
+    """The person or service the key belongs to, such as alice@example.com; in addresses capital letters make no difference."""
     models: Annotated[list[Annotated[str, Field(min_length=1, max_length=128)]], Field(min_length=1, max_length=64)] = [
         "*"
     ]

@@ -27,6 +27,8 @@ class Claims(ApiModel):
     """The user, for logs and limits."""
     email: ClaimPath | None = None
     """His address, where people are known by it (spec.owner of ApiKeys): then logs, usage and limits by user go by it, and spec.roles[].subjects.users may name it. Not believed where the token says `email_verified: false`. Default: he is known by `user`."""
+    accept_unverified_email: bool = False
+    """Believes addresses of which the issuer says `email_verified: false`: where people cannot change their own address there. Default: an address in `email` is left out then, and a token is refused whose `user` is the claim email."""
     groups: ClaimPath = "groups"
     """His groups: a text or a list of texts."""
     roles: ClaimPath = "roles"
@@ -112,7 +114,9 @@ class Oidc(ApiModel):
     ) = None
     """At the API, one of these must be in a token's claim aud. Default: clientId."""
     email_claim: ClaimPath = "email"
-    """Who somebody is: in the web chat, and at the API in logs, limits and usage."""
+    """Who somebody is: in the web chat, and at the API in logs, limits and usage. Capital letters make no difference."""
+    accept_unverified_email: bool = False
+    """Lets in people of whose address the issuer says `email_verified: false`, as Authentik does of everybody: where they cannot change it themselves. Default: the API and the portal refuse them; the web chat does not look."""
     roles_claim: ClaimPath = "roles"
     """His roles: a claim, or a path such as realm_access.roles. Name the groups claim where groups are what roles depend on."""
     groups_claim: ClaimPath = "groups"
@@ -133,7 +137,12 @@ class Oidc(ApiModel):
         return JwtIssuer(
             issuer=self.issuer,
             audiences=self.audiences or [self.client_id],
-            claims=Claims(user=self.email_claim, groups=self.groups_claim, roles=self.roles_claim),
+            claims=Claims(
+                user=self.email_claim,
+                accept_unverified_email=self.accept_unverified_email,
+                groups=self.groups_claim,
+                roles=self.roles_claim,
+            ),
             role_map=list(self.roles),
         )
 
@@ -195,7 +204,7 @@ class Subjects(ApiModel):
     """Who has a role by what his token says."""
 
     users: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=256)] = []
-    """Values of the claims that name the user (auth.jwt[].claims.user and email)."""
+    """Values of the claims that name the user (auth.jwt[].claims.user and email); in addresses capital letters make no difference."""
     groups: Annotated[list[Annotated[str, Field(min_length=1, max_length=256)]], Field(max_length=64)] = []
     """Values of the groups claim."""
 

@@ -118,6 +118,7 @@ def _oidc(gateway: ApiGateway, authorities: str) -> Object | None:
         "clientId": oidc.client_id,
         "scopes": list(oidc.scopes),
         "userClaim": oidc.email_claim,
+        **({"acceptUnverifiedEmail": True} if oidc.accept_unverified_email else {}),
         "rolesClaim": oidc.roles_claim,
         "groupsClaim": oidc.groups_claim,
         "roleMap": {pair.value: pair.role for pair in oidc.roles},

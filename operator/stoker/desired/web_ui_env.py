@@ -73,6 +73,8 @@ _DOORS = frozenset(
         "CORS_ALLOW_CUSTOM_SCHEME",
         "ENABLE_OPENAI_API_PASSTHROUGH",
         "OPENAI_API_BASE_URLS",
+        # The address of an account that somebody has already is then whatever he makes it at the identity provider.
+        "OAUTH_UPDATE_EMAIL_ON_LOGIN",
         "OPENAI_API_KEYS",
         "WEBUI_AUTH_TRUSTED_EMAIL_HEADER",
         "WEBUI_AUTH_TRUSTED_ROLE_HEADER",

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from stoker.api.names import KEYS_FIELD, ROUTES_FIELD
+from stoker.claims import known_as
 from stoker.gateway.bounds import parse_bounds, positive
 from stoker.gateway.endpoints import ENDPOINTS, PATHS_BY_TASK
 from stoker.gateway.issuers import (
@@ -148,6 +149,12 @@ def _parse_certificate_secret(document: dict[str, Any]) -> str:
     return name
 
 
+def in_header(name: str) -> str:
+    """Somebody's name, whatever his issuer calls him, as headers and log lines have it; usage reads it back."""
+    # Half a surrogate pair is JSON, but no text.
+    return quote(name, safe=HEADER_SAFE, errors="backslashreplace")
+
+
 def parse_keys(text: bytes | str) -> tuple[Key, ...]:
     """Read one keys document."""
     entries = _list(_object(text, KEYS_FIELD), "keys")
@@ -240,7 +247,7 @@ def _parse_key(entry: Any) -> Key | None:
             _timestamp(entry.get("expiresAt")),
             patterns,
             role=str(entry.get("role") or ""),
-            user=quote(str(entry.get("owner") or ""), safe=HEADER_SAFE),
+            user=in_header(known_as(str(entry.get("owner") or ""))),
             bounds=parse_bounds(entry),
             user_tokens=parse_user_tokens(entry.get("userTokens")),
         )
@@ -265,7 +272,7 @@ def _parse_role(entry: Any) -> Role | None:
         users, groups = (
             frozenset(text for text in _list(entry, field) if isinstance(text, str)) for field in ("users", "groups")
         )
-        return Role(name, patterns, parse_bounds(entry), users, groups)
+        return Role(name, patterns, parse_bounds(entry), frozenset(map(known_as, users)), groups)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         logger.warning("%s: a role is left out: %s: %s", ROUTES_FIELD, type(error).__name__, error)
         return None

@@ -28,6 +28,8 @@ class Issuer:
     user: str = "sub"
     email: str = ""
     """Empty: he is known by the claim that names the user."""
+    unverified_email: bool = False
+    """An address counts although the issuer says that it is not verified."""
     groups: str = "groups"
     roles: str = "roles"
     role_map: tuple[tuple[str, str], ...] = ()
@@ -111,6 +113,7 @@ def _meanings(entry: Any) -> dict[str, Any]:
     return {
         "user": _text(claims.get("user") or "sub"),
         "email": str(claims.get("email") or ""),
+        "unverified_email": claims.get("acceptUnverifiedEmail") is True,
         "groups": _text(claims.get("groups") or "groups"),
         "roles": _text(claims.get("roles") or "roles"),
         "role_map": tuple((_text(pair["value"]), _text(pair["role"])) for pair in entry.get("roleMap") or ()),

@@ -19,7 +19,8 @@ from joserfc import jws
 from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
-from stoker.claims import claim, texts_of
+from stoker.claims import EMAIL, claim, is_unverified, known_as, texts_of
+from stoker.gateway.config import in_header
 from stoker.gateway.issuers import Issuer, UserTokens
 
 CLOCK_SKEW_SECONDS = 60.0
@@ -27,7 +28,6 @@ SMALLEST_RSA_BITS = 2048
 LONGEST_USER = 256
 
 _PART = re.compile(r"[A-Za-z0-9_-]+")
-_HEADER_SAFE = re.compile(r"[^!-~]")
 
 AnyKey = RSAKey | ECKey | OKPKey | OctKey
 
@@ -48,7 +48,7 @@ class Identity:
     default_role: str
     """Where no role names him, either; empty where he is not let in then."""
     names: tuple[str, ...]
-    """What roles may name him by: the user as the token has it, and his address."""
+    """What roles may name him by: the user that the token names, and his address."""
     groups: frozenset[str]
     expires_at: float
     """Clock skew included."""
@@ -132,9 +132,10 @@ def verify_user(token: str, by: UserTokens, now: float) -> User:
     role, groups = claims.get("role"), claims.get("groups")
     if role is not None and not isinstance(role, str):
         raise BadToken("its role is not a text")
+    name = known_as(name)
     return User(
         name=name,
-        shown=_HEADER_SAFE.sub("?", name),
+        shown=in_header(name),
         role=role or "",
         groups=None if groups is None else frozenset(texts_of(groups)),
         expires_at=expires_at,
@@ -240,12 +241,18 @@ def identify(issuer: Issuer, claims: dict[str, Any], now: float) -> Identity:
     user = claim(claims, issuer.user)
     if not isinstance(user, str) or not 0 < len(user) <= LONGEST_USER:
         raise BadToken(f"it does not name its user ({issuer.user})")
-    email = _email(issuer, claims)
+    unverified = is_unverified(claims) and not issuer.unverified_email
+    if unverified and issuer.user == EMAIL:
+        raise BadToken(
+            f"its issuer says that the address {user} is not verified (email_verified): confirm it at the identity provider"
+        )
+    user = known_as(user)
+    email = "" if unverified else _email(issuer, claims)
     groups, roles = (frozenset(texts_of(claim(claims, path))) for path in (issuer.groups, issuer.roles))
     role = next((role for value, role in issuer.role_map if value in roles or value in groups), "")
     return Identity(
         caller=f"{issuer.issuer} {user}",
-        user=_HEADER_SAFE.sub("?", email or user),
+        user=in_header(email or user),
         role=role,
         default_role=issuer.default_role,
         names=(user, email) if email else (user,),
@@ -255,11 +262,9 @@ def identify(issuer: Issuer, claims: dict[str, Any], now: float) -> Identity:
 
 
 def _email(issuer: Issuer, claims: dict[str, Any]) -> str:
-    """His address; empty where the token has none, or its issuer only repeats what somebody claims to be his."""
+    """His address; empty where the token has none."""
     value = claim(claims, issuer.email) if issuer.email else None
-    if not isinstance(value, str) or len(value) > LONGEST_USER or claims.get("email_verified", True) is not True:
-        return ""
-    return value
+    return known_as(value) if isinstance(value, str) and len(value) <= LONGEST_USER else ""
 
 
 def _check_times(claims: dict[str, Any], now: float) -> float:

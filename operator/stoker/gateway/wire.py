@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
-from urllib.parse import quote
 
-from stoker.gateway.config import HEADER_SAFE
+from stoker.gateway.config import in_header
 from stoker.gateway.decision import ALLOWED, ENGINES_CLUSTER, TOLD_OF_SERVED, Decision, Request
 from stoker.gateway.endpoints import ANTHROPIC_PREFIX
 from stoker.gateway.envoy.composite import MODEL_AT
@@ -88,7 +87,7 @@ def render(decision: Decision) -> bytes:
     if decision.model:
         headers.append(("x-gw-model", decision.model))
     if decision.caller and decision.caller != decision.key:
-        headers.append(("x-gw-caller", _quoted(decision.caller)))
+        headers.append(("x-gw-caller", in_header(decision.caller)))
     if problem is None:
         if decision.cluster:
             headers.append(("x-gw-cluster", decision.cluster))
@@ -107,7 +106,7 @@ def render(decision: Decision) -> bytes:
 
 
 def _render_allowed(decision: Decision) -> bytes:
-    caller = _quoted(decision.caller) if decision.caller != decision.key else ""
+    caller = in_header(decision.caller) if decision.caller != decision.key else ""
     told = {name: getattr(decision, name) for name in TOLD_OF_SERVED} | {"caller": caller}
     headers = [("x-gw-cluster", decision.via or ENGINES_CLUSTER), ("x-gw-served", "\t".join(told.values()))]
     if decision.model_at:
@@ -115,11 +114,6 @@ def _render_allowed(decision: Decision) -> bytes:
     if decision.engine_key:
         headers.append((ENGINE_KEY_HEADER, f"Bearer {decision.engine_key}"))
     return STATUS_LINES[200] + lines_of(headers) + b"content-length: 0\r\n\r\n"
-
-
-def _quoted(caller: str) -> str:
-    """Whatever an issuer may call his users."""
-    return quote(caller, safe=HEADER_SAFE)
 
 
 def with_lines(wire: bytes, lines: bytes) -> bytes:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from stoker.claims import known_as
 from stoker.portal.config import PortalConfig
 
 COOKIE = "token"
@@ -87,7 +88,7 @@ class Chat:
                 if answer.status_code in (401, 403):
                     return Session()
                 said = answer.raise_for_status().json()
-                user, role = str(said["email"]), str(said["role"])
+                user, role = known_as(str(said["email"])), str(said["role"])
                 if role != "user":
                     # To an admin it would tell all groups, and not which are his.
                     return Session(user, role)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 from pydantic.alias_generators import to_camel
 
+from stoker.claims import known_as
 from stoker.desired.client_files import ClientModel
 from stoker.patterns import compile_patterns
 
@@ -64,6 +65,11 @@ class PortalRole(_Part):
     users: frozenset[str] = frozenset()
     groups: frozenset[str] = frozenset()
 
+    @field_validator("users")
+    @classmethod
+    def _by_one_spelling(cls, users: frozenset[str]) -> frozenset[str]:
+        return frozenset(map(known_as, users))
+
 
 class PortalOidc(_Part):
     """How people sign in with the identity provider."""
@@ -72,6 +78,7 @@ class PortalOidc(_Part):
     client_id: str
     scopes: tuple[str, ...] = ("openid", "profile", "email")
     user_claim: str = "email"
+    accept_unverified_email: bool = False
     roles_claim: str = "roles"
     groups_claim: str = "groups"
     role_map: dict[str, str] = {}

@@ -27,6 +27,7 @@ from stoker.api.names import (
     admin_key_name,
     portal_name,
 )
+from stoker.claims import known_as
 from stoker.cluster.client import KubeClient
 from stoker.cluster.resource_types import API_KEYS, CONFIG_MAPS, Object
 from stoker.desired.api_key import (
@@ -134,7 +135,7 @@ class Directory:
 
     async def rows(self, session: Session) -> list[KeyRow]:
         """The keys somebody may see: his own, an admin all; newest first."""
-        rows = [self._row(key) for key in await self.keys() if session.admin or key.spec.owner == session.user]
+        rows = [self._row(key) for key in await self.keys() if session.admin or owner_of(key) == session.user]
         oldest = datetime.min.replace(tzinfo=UTC)
         return sorted(rows, key=lambda row: (row.created_at or oldest, row.name), reverse=True)
 
@@ -146,7 +147,7 @@ class Directory:
         title = check_title(title)
         check_days(days, config.max_key_days)
         own = [
-            key for key in await self.keys() if key.spec.owner == session.user and PORTAL_LABEL in key.metadata.labels
+            key for key in await self.keys() if owner_of(key) == session.user and PORTAL_LABEL in key.metadata.labels
         ]
         if len(own) >= config.max_keys_per_user:
             raise Refused(f"You have {len(own)} keys, and no more are allowed: revoke one that you do not need.")
@@ -219,7 +220,7 @@ class Directory:
             raise Refused("You are signed in with an API key, and only people may change keys: sign in as yourself.")
         item = await self._client.get(API_KEYS, self._settings.namespace, name) if re.fullmatch(_NAME, name) else None
         key = _parse(item) if item else None
-        mine = key is not None and (session.admin or key.spec.owner == session.user)
+        mine = key is not None and (session.admin or owner_of(key) == session.user)
         if key is None or not mine or key.spec.gateway_ref.name != self._settings.gateway:
             raise Refused(f"You have no key {name}.")
         if MANAGED_BY in key.metadata.labels:
@@ -232,7 +233,7 @@ class Directory:
         return KeyRow(
             name=key.metadata.name,
             title=annotations.get(TITLE_ANNOTATION, key.metadata.name),
-            owner=key.spec.owner or "",
+            owner=owner_of(key),
             role=self.role_of(key),
             models=tuple(key.spec.models),
             prefix=key.status.prefix or annotations.get(KEY_PREFIX_ANNOTATION, ""),
@@ -252,6 +253,11 @@ class Directory:
         if self.config is None:
             raise Refused("The portal has no configuration yet; try again in a moment.")
         return self.config
+
+
+def owner_of(key: ApiKey) -> str:
+    """Whose it is, spelled as people are known here; empty for nobody's."""
+    return known_as(key.spec.owner or "")
 
 
 def digest_of(key: str) -> str:
@@ -277,7 +283,7 @@ def check_days(days: int | None, most: int | None) -> None:
 
 def _role_now(session: Session, key: ApiKey) -> Object:
     """Whoever takes his key in hand gets what his role is now, and not what it was when he made it."""
-    mine = key.spec.owner == session.user and PORTAL_LABEL in key.metadata.labels
+    mine = owner_of(key) == session.user and PORTAL_LABEL in key.metadata.labels
     return {"role": session.role} if mine else {}
 
 

@@ -20,7 +20,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import KeySet
 
-from stoker.claims import claim, texts_of
+from stoker.claims import EMAIL, claim, is_unverified, known_as, texts_of
 from stoker.portal.config import PortalConfig, PortalOidc
 from stoker.trust import tls_context
 
@@ -201,11 +201,13 @@ class IdentityProvider:
 
 def judge(oidc: PortalOidc, config: PortalConfig, claims: Mapping[str, Any]) -> Person:
     """The role of somebody by his claims, as at the API: the first in the map that he has, else the one that names him or a group of his."""
-    user = _text(claims, oidc.user_claim) or _text(claims, "sub")
+    user = known_as(_text(claims, oidc.user_claim))
     if not user:
-        raise SignInRefused(f"The ID token has neither {oidc.user_claim} nor sub.")
-    if oidc.user_claim == "email" and claims.get("email_verified") is False:
-        raise SignInRefused(f"The identity provider has not verified the address {user}.")
+        raise SignInRefused(f"The identity provider does not say who you are: it tells no {oidc.user_claim}.")
+    if oidc.user_claim == EMAIL and is_unverified(claims) and not oidc.accept_unverified_email:
+        raise SignInRefused(
+            f"The identity provider says that the address {user} is not verified: confirm it there, or ask an administrator."
+        )
     values = texts_of(claim(claims, oidc.roles_claim))
     mapped = next((role for value, role in oidc.role_map.items() if value in values), "")
     role = config.role(mapped) if mapped else config.role_of(user, texts_of(claim(claims, oidc.groups_claim)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from stoker.portal.directory import Refused, digest_of
+from stoker.portal.directory import Refused, digest_of, owner_of
 from stoker.portal.oidc import SignInRefused
 from stoker.portal.rendering import (
     CHAT,
@@ -49,7 +49,7 @@ async def sign_in_with_key(request: web.Request) -> web.StreamResponse:
     response = web.Response(status=303, headers={"Location": HOME})
     request.app[SESSIONS].begin(
         response,
-        user=key.spec.owner or key.metadata.name,
+        user=owner_of(key) or key.metadata.name,
         role=directory.role_of(key),
         how="key",
         seconds=directory.config.session_seconds,

@@ -11,6 +11,7 @@ from datetime import date, timedelta
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 
+from stoker.claims import known_as
 from stoker.gateway.openai_errors import ApiProblem, quote
 
 COLUMNS = {"day": "day", "key": "api_key", "user": "person", "model": "model"}
@@ -70,6 +71,8 @@ def parse_query(text: str, today: date, *, caller: str = "", key: str = "") -> Q
             _bad("by", f"{quote(column)} is nothing to add up by; there are {', '.join(COLUMNS)}.")
     if given.get("format", "json") not in ("json", "csv"):
         _bad("format", "`format` is json or csv.")
+    if "user" in given:
+        given["user"] = known_as(given["user"])
     equal = [(COLUMNS[name], given[name]) for name in ("model", "key", "user") if name in given]
     equal += [(column, value) for column, value in (("caller", caller), ("api_key", key)) if value]
     return Query(since, until, by, tuple(equal), given.get("format") == "csv")

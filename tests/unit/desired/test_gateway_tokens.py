@@ -26,10 +26,13 @@ BY_KEYS = {
 def test_a_gateway_is_told_whom_to_trust(make_gateway) -> None:
     by_secret, by_keys = build_issuers(make_gateway(auth={"jwt": [BY_SECRET, BY_KEYS]}), {"hs": SECRET})
     assert (by_secret["secret"], by_secret["jwksUri"], by_secret["defaultRole"]) == (SECRET, None, "user")
-    assert by_keys["claims"] == {"user": "sub", "groups": "groups", "roles": "realm_access.roles"}
+    paths = {"user": "sub", "groups": "groups", "roles": "realm_access.roles"}
+    assert by_keys["claims"] == {**paths, "acceptUnverifiedEmail": False}
     by_address = {**BY_KEYS, "claims": {"email": "email"}}
     (told,) = build_issuers(make_gateway(auth={"jwt": [by_address]}), {})
-    assert parse_issuer(told).email == "email"
+    assert (parse_issuer(told).email, parse_issuer(told).unverified_email) == ("email", False)
+    (told,) = build_issuers(make_gateway(auth={"jwt": [{**BY_KEYS, "claims": {"acceptUnverifiedEmail": True}}]}), {})
+    assert parse_issuer(told).unverified_email
     for told in (by_secret, by_keys):
         assert parse_issuer(told).issuer == told["issuer"], "the gateway reads what it is told"
     assert build_issuers(make_gateway(), {}) == []

@@ -200,6 +200,11 @@ def test_people_sign_in_where_the_api_and_the_web_chat_let_them_in(
         "realm_access.roles",
         {"ai-admins": "admin"},
     )
+    assert not found.accept_unverified_email
+    generous = make_gateway(portal={}, auth={"oidc": {**OIDC, "acceptUnverifiedEmail": True}})
+    told = config_of(build_portal(replace(portal, gateway=generous), settings)).oidc
+    assert told
+    assert told.accept_unverified_email
     pod = next(child for child in children if child["kind"] == "Deployment")["spec"]["template"]["spec"]
     assert {"name": "oidc", "mountPath": "/var/run/stoker/portal/oidc", "readOnly": True} in pod["containers"][0][
         "volumeMounts"

@@ -165,3 +165,17 @@ def test_what_is_decided_for_one_is_not_for_another_of_the_same_service() -> Non
 def test_half_a_map_of_roles_is_refused_whole(roles: Any) -> None:
     with pytest.raises(ConfigRejected, match="roleMap"):
         parse_routes(routes(roleMap=roles))
+
+
+def test_however_an_address_is_written_it_is_one_person_with_one_role_and_one_count() -> None:
+    roles = [{"name": "research", "models": ["*"], "users": ["Rosa@Example.com"]}]
+    tokens = {"issuer": "open-webui", "secret": SECRET, "required": True}
+    text = routes(model("small-1"), roles=roles, perUser={"requestsPerMinute": 5})
+    owned = [key("laptop", "sk-laptop", owner="ROSA@example.com"), key("webui", "sk-webui", userTokens=tokens)]
+    found = build_table(parse_routes(text), parse_keys(keys(*owned)))
+    chatting = person(found, email="rosa@EXAMPLE.com", role=None)
+    by_key = find_caller(found, Request("POST", CHAT, "Bearer sk-laptop", b""), NOW)
+    assert isinstance(by_key, Key)
+    assert (chatting.role, chatting.user, by_key.user) == ("research", "rosa@example.com", "rosa@example.com")
+    one, other = (found.scopes(who, found.by_name["small-1"]) for who in (chatting, by_key))
+    assert one[-1] == other[-1], "the limit of the person"

@@ -8,6 +8,7 @@ import pytest
 from unit.identity_shapes import (
     AUTHELIA,
     AUTHELIA_ID_TOKEN,
+    AUTHENTIK,
     EMAIL,
     KEYCLOAK,
     KEYCLOAK_ACCESS_TOKEN,
@@ -24,9 +25,10 @@ from stoker.gateway.tokens import BadToken, Identity, identify
 NOW = 1_800_000_000.0
 
 
-def judged(shape: Shape, **changed: Any) -> Identity:
+def judged(shape: Shape, settings: dict[str, Any] | None = None, **changed: Any) -> Identity:
     """As the operator tells the gateway, and the gateway reads it."""
-    gateway = ApiGateway.model_validate({"metadata": {"name": "gateway"}, "spec": {"auth": {"oidc": shape.oidc()}}})
+    oidc = {**shape.oidc(), **(settings or {})}
+    gateway = ApiGateway.model_validate({"metadata": {"name": "gateway"}, "spec": {"auth": {"oidc": oidc}}})
     (told,) = build_issuers(gateway, {})
     return identify(parse_issuer(told), {**shape.access_token, "iat": NOW, "exp": NOW + 600, **changed}, NOW)
 
@@ -56,3 +58,27 @@ def test_a_token_without_the_address_is_refused_and_says_which_claim_it_lacks() 
     with pytest.raises(BadToken, match="email"):
         judged(AUTHELIA, email=None)
     assert "email" not in AUTHELIA_ID_TOKEN
+
+
+@pytest.mark.parametrize("said", [False, "false", None, 1])
+def test_an_address_that_its_issuer_has_not_verified_names_nobody(said: object) -> None:
+    for shape in SHAPES:
+        with pytest.raises(BadToken, match="not verified"):
+            judged(shape, {"acceptUnverifiedEmail": False}, email_verified=said)
+
+
+def test_authentik_says_so_of_everybody_which_somebody_has_to_allow() -> None:
+    assert AUTHENTIK.access_token["email_verified"] is False
+    with pytest.raises(BadToken, match="not verified"):
+        judged(AUTHENTIK, {"acceptUnverifiedEmail": False})
+    assert judged(AUTHENTIK).user == EMAIL
+
+
+def test_a_name_that_is_no_address_needs_no_verification() -> None:
+    told = judged(AUTHENTIK, {"acceptUnverifiedEmail": False, "emailClaim": "preferred_username"})
+    assert told.user == "alice"
+
+
+def test_capital_letters_of_an_address_make_nobody_else() -> None:
+    one, other = judged(KEYCLOAK), judged(KEYCLOAK, email="Alice@Example.COM")
+    assert (one.user, one.caller, one.names) == (other.user, other.caller, other.names)

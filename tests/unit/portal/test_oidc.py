@@ -157,6 +157,7 @@ async def test_roles_come_from_where_the_gateway_says(
         {"nonce": "of another sign-in"},
         {"nonce": None},
         {"sub": None},
+        {"email": None},
         {"email_verified": False},
     ],
 )
@@ -263,7 +264,7 @@ async def test_signing_out_leads_to_the_end_of_the_session_at_the_provider_where
 
 
 def test_whom_neither_the_map_nor_a_role_names_is_refused() -> None:
-    roles = [{"name": "user"}, {"name": "team", "groups": ["dev"], "users": ["y@example.com"]}]
+    roles = [{"name": "user"}, {"name": "team", "groups": ["dev"], "users": ["Y@example.com"]}]
     config = PortalConfig.model_validate({**CONFIG, "roles": roles})
     oidc = PortalOidc(issuer="https://x", client_id="c", role_map={"ai-users": "user", "gone": "gone"})
     stranger = {"sub": "x", "email": "x@example.com"}

@@ -284,6 +284,26 @@ async def test_somebody_else_s_key_looks_like_none(browser: Browser, api: FakeAp
     assert {"carols", "elsewhere"} <= api.keys.keys()
 
 
+async def test_a_key_is_its_owner_s_however_his_address_is_written(
+    browsers: Any, api: FakeApiServer, settings: Any
+) -> None:
+    api.add("carols", owner="Carol@Example.com", role="user", sha256=sha256("sk-stoker-carol"))
+    by_key, carol, admin = browsers(), browsers(), browsers()
+    await by_key.sign_in("sk-stoker-carol")
+    assert by_key.claims()["sub"] == "carol@example.com"
+    sign_in_as(carol, settings, "carol@example.com")
+    await carol.get("/keys")
+    assert "carols" in carol.text
+    assert (await carol.post("/portal/keys/carols/revoke", sure="yes")).status == 303
+    assert "carols" not in api.keys
+    api.add("carols", owner="Carol@Example.com", role="user", sha256="2" * 64)
+    api.add("another", owner="carol@example.com", role="user", sha256="3" * 64)
+    await admin.sign_in(ADMIN_KEY)
+    await admin.get("/portal/admin/people")
+    assert admin.text.count("carol@example.com</a>") == 1
+    assert "Carol@Example.com" not in admin.text
+
+
 async def test_the_gateway_s_own_key_cannot_be_revoked_here(browser: Browser, api: FakeApiServer) -> None:
     await browser.sign_in(ADMIN_KEY)
     assert (await browser.post("/portal/keys/gateway-admin/revoke", sure="yes")).status == 400

@@ -20,6 +20,10 @@ def test_who_may_see_his_own_sees_nothing_under_another_name() -> None:
     assert parse_query("", TODAY, key="alice").equal == (("api_key", "alice"),)
 
 
+def test_a_person_is_found_however_his_address_is_written() -> None:
+    assert parse_query("user=Carol@Example.com", TODAY).equal == (("person", "carol@example.com"),)
+
+
 @pytest.mark.parametrize(
     "text",
     ["by=secret", "from=20260101", "from=2026-02-30", "from=2026-W01-1", "to=2026-01-01&from=2026-02-01", "format=xml", "x=1", "by=day&by=key"],
