@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from stoker.api.api_gateway import ApiGateway
 from stoker.api.names import client_files_name
 from stoker.api.resolved import PublishedModel
+from stoker.api.routes import NamedRoute
 from stoker.desired.gateway_pod import COMPONENT
 from stoker.desired.objects import Object, child
 
@@ -39,10 +40,9 @@ class ClientModel:
     parameters: int
 
 
-def build_client_files(gateway: ApiGateway, models: Iterable[PublishedModel], address: str) -> Object:
+def build_client_files(gateway: ApiGateway, models: Sequence[PublishedModel], address: str) -> Object:
     """One ConfigMap with a file for each program."""
-    known = [describe(gateway, model) for model in models]
-    data = write_files(gateway.metadata.name, known, address)
+    data = write_files(gateway.metadata.name, offered(gateway, models), address)
     return child(gateway, COMPONENT, "v1", "ConfigMap", client_files_name(gateway.metadata.name), data=data)
 
 
@@ -74,6 +74,43 @@ def describe(gateway: ApiGateway, model: PublishedModel) -> ClientModel:
         tools=_calls_tools(model),
         parameters=status.model.parameters if status.model else 0,
     )
+
+
+def offered(gateway: ApiGateway, models: Sequence[PublishedModel]) -> list[ClientModel]:
+    """Whatever programs may ask for: routes, and models. A route that bears the name of a model stands in its place, as at the gateway."""
+    routes = [found for route in gateway.spec.routes if (found := describe_route(gateway, route, models)) is not None]
+    names = {route.name for route in routes}
+    return [*routes, *(described for model in models if (described := describe(gateway, model)).name not in names)]
+
+
+def describe_route(gateway: ApiGateway, route: NamedRoute, models: Sequence[PublishedModel]) -> ClientModel | None:
+    """What any model behind it can take, for nobody knows which one a request gets; None where there is none.
+
+    Of what is outside nothing is known, and nothing is promised.
+    """
+    by_weight, fallbacks = ([describe(gateway, model) for model in found] for found in behind(route, models))
+    ours = [*by_weight, *fallbacks]
+    if not ours and not any(fallback.external for fallback in route.fallbacks):
+        return None
+    contexts = [model.context for model in ours if model.context]
+    answers = [model.answer for model in ours if model.answer]
+    return ClientModel(
+        name=route.name,
+        title=next((model.title for model in ours if model.name == route.name), route.name),
+        # As the gateway lists it.
+        task=ours[0].task if ours else "Chat",
+        context=min(contexts, default=0),
+        answer=min(answers, default=0),
+        tools=bool(ours) and all(model.tools for model in by_weight or ours),
+        parameters=max((model.parameters for model in by_weight), default=0),
+    )
+
+
+def behind(route: NamedRoute, models: Sequence[PublishedModel]) -> tuple[list[PublishedModel], list[PublishedModel]]:
+    """Models of a route that can answer: those with a weight, and those to fall back on. What is stopped or not published is left out."""
+    by_name = {name: model for model in reversed(models) for name in model.deployment.served_names if not model.stopped}
+    weighted = [by_name[entry.model] for entry in route.models if entry.model in by_name]
+    return weighted, [by_name[entry.model] for entry in route.fallbacks if entry.model and entry.model in by_name]
 
 
 def _calls_tools(model: PublishedModel) -> bool:

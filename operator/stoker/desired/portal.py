@@ -6,6 +6,7 @@ import hashlib
 import hmac
 from dataclasses import asdict
 from typing import Any
+from urllib.parse import urlsplit
 
 from stoker.api.api_gateway import ApiGateway, Portal
 from stoker.api.auth import Role
@@ -19,7 +20,8 @@ from stoker.api.names import (
     web_ui_name,
 )
 from stoker.api.resolved import OperatorSettings, PublishedModel, ResolvedApiGateway
-from stoker.desired.client_files import describe
+from stoker.api.routes import Fallback, NamedRoute
+from stoker.desired.client_files import behind, describe, describe_route
 from stoker.desired.gateway_pod import COMPONENT as GATEWAY
 from stoker.desired.gateway_pod import POLICY_PORT, TOKEN_DIRECTORY, account_token_sources
 from stoker.desired.objects import (
@@ -49,6 +51,8 @@ CONFIG_FIELD = "portal.json"
 SESSION_FIELD = "sessionKey"
 TOKEN_FIELD = "readToken"
 _SECRETS = "/var/run/stoker/portal"
+_NEARNESS = ("Ready", "Asleep", "Starting", "Failed", "Stopped")
+"""States of a model, by how near it is to answering."""
 _LIMITS = set(RequestLimits.model_fields)
 _RESOURCES = {"requests": {"cpu": "10m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}}
 
@@ -82,6 +86,7 @@ def _config(resolved: ResolvedApiGateway, portal: Portal) -> Object:
         "publicUrl": portal.url,
         "roles": [_role(gateway, role) for role in gateway.roles],
         "models": [_model(gateway, model) for model in resolved.models],
+        "routes": [told for route in gateway.spec.routes if (told := _route(resolved, route)) is not None],
         "oidc": _oidc(gateway, resolved.authorities),
         "userLimits": _limits(gateway.spec.limits.per_user),
         "webUiUrl": gateway.status.web_ui_url,
@@ -167,6 +172,32 @@ def _model(gateway: ApiGateway, model: PublishedModel) -> Object:
         "readyReplicas": status.ready_replicas,
         "replicas": status.replicas,
     }
+
+
+def _route(resolved: ResolvedApiGateway, route: NamedRoute) -> Object | None:
+    """A name for several models: as able as the least of them, and as ready as the first that answers. None where the gateway has it not, either."""
+    described = describe_route(resolved.gateway, route, resolved.models)
+    if described is None:
+        return None
+    by_weight, fallbacks = behind(route, resolved.models)
+    found = sorted((_model(resolved.gateway, model) for model in [*by_weight, *fallbacks]), key=lambda told: _NEARNESS.index(told["state"]))  # fmt: skip
+    state = {name: found[0][name] for name in ("state", "reason", "message")} if found else {}
+    if any(fallback.external for fallback in route.fallbacks) and state.get("state") != "Ready":
+        # The gateway takes it for ready, too, until it has tried.
+        state = {"state": "Ready", "reason": "", "message": ""}
+    names = {name for model in [*by_weight, *fallbacks] for name in model.deployment.served_names}
+    return {
+        **asdict(described),
+        **state,
+        "behind": [entry.model for entry in route.models if entry.model in names],
+        "fallbacks": [_name(fallback) for fallback in route.fallbacks if fallback.external or fallback.model in names],
+    }
+
+
+def _name(fallback: Fallback) -> str:
+    """People shall see where their prompts may go."""
+    outside = fallback.external
+    return f"{outside.model} at {urlsplit(outside.url).hostname}" if outside else str(fallback.model)
 
 
 def _secrets(resolved: ResolvedApiGateway) -> dict[str, str]:

@@ -38,9 +38,10 @@ async def show_models(request: web.Request) -> web.StreamResponse:
     """All models, how they are and how they were."""
     await require_admin(request)
     now, load = time.time(), request.app[LOAD]
-    models = request.app[DIRECTORY].models()
+    directory = request.app[DIRECTORY]
+    models, routes = directory.models(), directory.config.routes if directory.config else ()
     charts = {model.name: draw_hour(load.of(model.name, now), now) for model in models}
-    return await render(request, "admin_models.html", models=models, charts=charts)
+    return await render(request, "admin_models.html", models=models, routes=routes, charts=charts)
 
 
 async def show_people(request: web.Request) -> web.StreamResponse:

@@ -19,7 +19,7 @@ class _Part(BaseModel):
 
 
 class PortalModel(_Part):
-    """A model of the gateway, how it is, and what client programs are told of it."""
+    """A model of the gateway, or a route; how it is, and what client programs are told of it."""
 
     name: str
     title: str = ""
@@ -32,11 +32,15 @@ class PortalModel(_Part):
     tools: bool = False
     parameters: int = 0
     state: str = ""
-    """Ready, Asleep, Starting, Stopped or Failed."""
+    """Ready, Asleep, Starting, Stopped or Failed; of a route that of what answers first."""
     reason: str = ""
     message: str = ""
     ready_replicas: int = 0
     replicas: int = 0
+    behind: tuple[str, ...] = ()
+    """Of a route: the models that it divides its requests among."""
+    fallbacks: tuple[str, ...] = ()
+    """Of a route: who is asked when none of these is ready."""
 
     def for_clients(self) -> ClientModel:
         """As the files for client programs are written of it."""
@@ -95,6 +99,8 @@ class PortalConfig(_Part):
     """Where browsers reach the portal, without a path; None: wherever they came in."""
     roles: tuple[PortalRole, ...] = ()
     models: tuple[PortalModel, ...] = ()
+    routes: tuple[PortalModel, ...] = ()
+    """Names that stand for several models."""
     oidc: PortalOidc | None = None
     user_limits: PortalLimits = NO_LIMITS
     """Of all keys of a person together."""
@@ -114,7 +120,20 @@ class PortalConfig(_Part):
         have = frozenset(groups)
         return next((role for role in self.roles if user in role.users or role.groups & have), None)
 
+    @property
+    def offered(self) -> tuple[PortalModel, ...]:
+        """Whatever people may ask for. A route that bears a model's name stands in its place, and takes an alias from whoever has it."""
+        routes = {route.name: route for route in self.routes}
+        found = list(self.routes)
+        for model in self.models:
+            aliases = tuple(alias for alias in model.aliases if alias not in routes)
+            if model.name in routes:
+                found[found.index(routes[model.name])] = routes[model.name].model_copy(update={"aliases": aliases})
+            else:
+                found.append(model.model_copy(update={"aliases": aliases}))
+        return tuple(found)
+
     def visible_models(self, patterns: tuple[str, ...]) -> tuple[PortalModel, ...]:
-        """Models of which a name fits one of the patterns."""
+        """Models and routes of which a name fits one of the patterns."""
         pattern = compile_patterns(patterns)
-        return tuple(model for model in self.models if any(map(pattern.fullmatch, (model.name, *model.aliases))))
+        return tuple(model for model in self.offered if any(map(pattern.fullmatch, (model.name, *model.aliases))))

@@ -151,7 +151,7 @@ class Directory:
         ]
         if len(own) >= config.max_keys_per_user:
             raise Refused(f"You have {len(own)} keys, and no more are allowed: revoke one that you do not need.")
-        known = {model.name for model in config.models}
+        known = {model.name for model in config.offered}
         if unknown := sorted(set(models) - known):
             raise Refused(f"There is no model {unknown[0]} any more: choose among those on the page.")
         key = build_key(secrets.token_bytes(KEY_BYTES))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import shlex
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -140,3 +141,57 @@ def test_a_gateway_without_models_has_files_that_can_be_read(files) -> None:
     assert yaml.safe_load(made["continue.yaml"])["models"] == []
     ast.parse(made["langchain.py"])
     ast.parse(made["python.py"])
+
+
+def route(name: str, *models: str, fallbacks: tuple[object, ...] = ()) -> dict[str, object]:
+    return {"name": name, "models": [{"model": model} for model in models], "fallbacks": list(fallbacks)}
+
+
+OUTSIDE = {"external": {"url": "https://api.example.com/v1", "model": "big"}}
+
+
+def test_a_route_is_a_model_to_programs_and_promises_what_all_behind_it_can(files, published) -> None:
+    models = (
+        published("large", seen={"parameters": 30_000_000_000, "tools": True}, fit=32768),
+        published("middle", seen={"parameters": 8_000_000_000, "tools": True}, fit=8192),
+        published("little", seen={"parameters": 1_000_000_000, "tools": False}, fit=4096),
+        published("unknown", seen={"tools": True}),
+        published("vectors", task="Embedding"),
+    )
+    routes = [
+        route("assistant", "large", "middle", fallbacks=({"model": "little"}, OUTSIDE)),
+        route("careful", "large", "little"),
+        route("hopeful", "large", "unknown", "not-there"),
+        route("search", "vectors"),
+    ]
+    made = files(*models, routes=routes)
+    config = json.loads(made["opencode.json"])
+    told = config["provider"]["gateway"]["models"]
+    assert told["assistant"] == {"name": "assistant", "tool_call": True, "limit": {"context": 4096, "output": 2048}}
+    assert told["careful"]["tool_call"] is False
+    assert told["hopeful"]["limit"]["context"] == 32768
+    assert "search" not in told
+    assert config["model"] in ("gateway/assistant", "gateway/large", "gateway/hopeful"), "the largest that calls tools"
+    embedding = [model for model in yaml.safe_load(made["continue.yaml"])["models"] if model["roles"] == ["embed"]]
+    assert [model["model"] for model in embedding] == ["search", "vectors"]
+
+
+def test_a_route_by_the_name_of_a_model_stands_in_its_place(files, published) -> None:
+    models = (
+        published("qwen", seen={"name": "Qwen 30B", "tools": True}, fit=32768),
+        published("spare", seen={"tools": True}, fit=4096),
+    )
+    made = files(*models, routes=[route("qwen", "qwen", fallbacks=({"model": "spare"},))])
+    told = json.loads(made["opencode.json"])["provider"]["gateway"]["models"]
+    assert told["qwen"] == {"name": "Qwen 30B", "tool_call": True, "limit": {"context": 4096, "output": 2048}}
+    assert [model["model"] for model in yaml.safe_load(made["continue.yaml"])["models"]].count("qwen") == 1
+
+
+def test_a_route_with_nothing_behind_it_is_not_offered_and_one_that_only_leads_outside_promises_nothing(
+    files, published
+) -> None:
+    stopped = replace(published("off"), stopped=True)
+    routes = [route("dead", "not-there"), route("off-too", "off"), route("away", "not-there", fallbacks=(OUTSIDE,))]
+    told = json.loads(files(stopped, routes=routes)["opencode.json"])["provider"]["gateway"]["models"]
+    assert set(told) == {"off", "away"}
+    assert told["away"] == {"name": "away", "tool_call": False}

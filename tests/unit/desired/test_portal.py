@@ -235,3 +235,34 @@ def test_its_sessions_are_signed_with_what_only_the_gateway_s_own_secret_gives(
 def test_the_gateway_is_told_which_paths_are_the_portal_s(portal: ResolvedApiGateway) -> None:
     routes = json.loads(base64.b64decode(build_secrets(portal)[-1]["data"]["routes.json"]))
     assert routes["sites"] == [{"service": "gateway-portal", "paths": ["/", "/keys"], "prefix": "/portal/"}]
+
+
+def test_a_route_is_told_with_what_is_behind_it_and_is_as_near_as_the_first_that_answers(
+    portal: ResolvedApiGateway, make_gateway: Any, make_model: Any, settings: OperatorSettings
+) -> None:
+    def published(name: str, stopped: bool = False, **status: Any) -> PublishedModel:
+        model = make_model(name, aliases=[f"{name}-too"])
+        return PublishedModel(type(model).model_validate({**model.model_dump(by_alias=True), "status": status}), stopped)  # fmt: skip
+
+    models = (
+        published("up", readyReplicas=1, replicas=1),
+        published("broken", conditions=[STALLED]),
+        published("off", stopped=True),
+        published("coming"),
+    )
+    outside = {"external": {"url": "https://api.example.com/v1", "model": "big"}}
+
+    def told(*behind: str, fallbacks: list[Any] | None = None) -> Any:
+        entries = [{"model": name} for name in behind]
+        route = {"name": "assistant", "models": entries, "fallbacks": fallbacks or []}
+        gateway = make_gateway(portal={}, routes=[route])
+        return config_of(build_portal(replace(portal, gateway=gateway, models=models), settings)).routes
+
+    (route,) = told("broken", "up-too", "not-there", "off", fallbacks=[outside, {"model": "coming"}, {"model": "gone"}])
+    assert (route.name, route.state, route.behind) == ("assistant", "Ready", ("broken", "up-too"))
+    assert route.fallbacks == ("big at api.example.com", "coming")
+    assert [route.state for route in told("broken", fallbacks=[{"model": "coming"}])] == ["Starting"]
+    (route,) = told("broken")
+    assert (route.state, route.message) == ("Failed", "Give it a token.")
+    assert [route.state for route in told("broken", fallbacks=[outside])] == ["Ready"]
+    assert told("off", "not-there") == ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -157,3 +159,44 @@ async def test_the_first_page_says_which_models_are_up_and_why_not(
         assert words in browser.text
     assert "<strong>1,200</strong> requests a minute" in browser.text
     assert "<strong>50,000</strong> tokens a minute" in browser.text
+
+
+async def test_a_route_is_a_name_that_people_may_ask_for(
+    browser: Browser, settings: Any, directory: Directory, api: FakeApiServer
+) -> None:
+    routes = [
+        {"name": "assistant", "state": "Ready", "behind": ["qwen3", "llama"], "fallbacks": ["big at api.example.com"]},
+        {"name": "secret-model", "state": "Ready", "behind": ["secret-model"], "fallbacks": ["qwen3"]},
+    ]
+    models = [{**CONFIG["models"][0], "aliases": ["assistant", "gpt-4o"]}, *CONFIG["models"][1:]]
+    roles = [{"name": "user", "models": ["assistant"]}, {"name": "staff", "models": ["secret*", "gpt-4o"]}]
+    directory.config = PortalConfig.model_validate({**CONFIG, "models": models, "routes": routes, "roles": roles})
+    sign_in_as(browser, settings, "dave@example.com")
+    await browser.get("/")
+    assert text_of(browser).count("assistant") == 1
+    assert "Answered by qwen3 or llama; when they cannot, by big at api.example.com." in text_of(browser)
+    await browser.get("/portal/tools/opencode.json")
+    assert list(json.loads(browser.text)["provider"]["gateway"]["models"]) == ["assistant"]
+    sign_in_as(browser, settings, "rosa@example.com", role="staff")
+    await browser.get("/keys")
+    assert re.findall(r'name="model" value="([^"]+)"', browser.text) == ["secret-model", "qwen3"]
+    assert (await browser.post("/portal/keys", title="x", days="30", model="secret-model")).status == 200
+    await browser.get("/")
+    assert "Also as gpt-4o" in text_of(browser), "without the alias that the route has taken"
+    assert "Answered by secret-model; when it cannot, by qwen3." in text_of(browser)
+
+
+async def test_admins_see_routes_beside_the_models(browser: Browser, directory: Directory) -> None:
+    route = {"name": "assistant", "state": "Failed", "message": "Give it a token.", "behind": ["llama"]}
+    directory.config = PortalConfig.model_validate({**CONFIG, "routes": [route]})
+    await browser.sign_in(ADMIN_KEY)
+    await browser.get("/portal/admin")
+    assert "Routes" in text_of(browser)
+    assert "assistant Failed Answered by llama. Give it a token." in text_of(browser)
+
+
+def text_of(browser: Browser) -> str:
+    """What people read of the main part: no tags, single blanks."""
+    main = browser.text.partition("<main")[2].partition(">")[2]
+    words = re.sub(r"<[^>]*>", "", re.sub(r"</(h[1-6]|p|li|div|span)>", " ", main))
+    return " ".join(words.split())
