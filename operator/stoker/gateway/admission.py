@@ -48,7 +48,7 @@ class Admissions:
         admission = ADMITTED
         if decision.scopes:
             tokens = self.estimate(decision, request)
-            readings = told or self._own(decision.scopes, tokens, table.replicas)
+            readings = told or self._own(decision.scopes, tokens, table.routes.replicas)
             admission = judge(readings)
             if not admission.admitted:
                 return admission

@@ -49,7 +49,7 @@ def find_key(table: Table, authorization: str, now: float) -> Key | ApiProblem:
     key = table.keys.get(digest)
     if key is None and table.verifier is not None and secret.count(".") == 2:
         return find_identity(table, table.verifier, secret, digest, now)
-    if key is None and table.introspection is not None and not secret.startswith(KEY_PREFIX):
+    if key is None and table.routes.introspection is not None and not secret.startswith(KEY_PREFIX):
         return find_stranger(table, digest, now)
     if key is None or (key.expires_at is not None and key.expires_at <= now):
         return errors.wrong_key()
@@ -94,7 +94,7 @@ def remember_identity(table: Table, identity: Identity, digest: bytes, until: fl
         user=identity.user,
         by_token=True,
     )
-    key = with_role(made, table.roles, table) if role else None
+    key = with_role(made, table.roles, table.routes) if role else None
     if key is None:
         return errors.no_role(role)
     return remember(table, digest, key)
@@ -125,7 +125,7 @@ def find_user(table: Table, key: Key, by: UserTokens, request: Request, now: flo
     )
     if not role:
         return remember(table, digest, made)
-    person = with_role(replace(made, role=role, bounds=key.own_bounds), table.roles, table)
+    person = with_role(replace(made, role=role, bounds=key.own_bounds), table.roles, table.routes)
     return remember(table, digest, person) if person is not None else errors.person_without_role(user.shown, role)
 
 

@@ -90,11 +90,11 @@ def take_over(table: Table, digest: bytes, claims: Any, now: float) -> None:
     """What the issuer said of a token: whose it is, or nobody's."""
     from stoker.gateway.tokens import BadToken, identify
 
-    if table.introspection is None or not isinstance(claims, dict) or claims.get("active") is not True:
+    if table.routes.introspection is None or not isinstance(claims, dict) or claims.get("active") is not True:
         set_stranger(table, digest, errors.wrong_key(), now)
         return
     try:
-        identity = identify(table.introspection.issuer, {**claims, "exp": claims.get("exp", now)}, now)
+        identity = identify(table.routes.introspection.issuer, {**claims, "exp": claims.get("exp", now)}, now)
     except BadToken as error:
         set_stranger(table, digest, errors.wrong_token(str(error)), now)
         return

@@ -95,16 +95,16 @@ class Policy:
         if not self.reader.load() or (table := self.reader.table) is None:
             return
         endpoints = self.reader.endpoints
-        self.dispatcher.configure(table.models, endpoints, table.replicas)
+        self.dispatcher.configure(table.routes.models, endpoints, table.routes.replicas)
         if table is before:
             return
         self._reconsider(table)
-        ready = sum(bool(endpoints.get(model.cluster)) for model in table.models)
-        self.metrics.configured(self.reader.generation, len(table.models), ready, len(table.keys))
+        ready = sum(bool(endpoints.get(model.cluster)) for model in table.routes.models)
+        self.metrics.configured(self.reader.generation, len(table.routes.models), ready, len(table.keys))
         logger.info(
             "configuration %d: %d models, %d of them ready, %d keys",
             self.reader.generation,
-            len(table.models),
+            len(table.routes.models),
             ready,
             len(table.keys),
         )
@@ -227,7 +227,7 @@ class Policy:
             return self._dispatch(present, again, request, session, reply, told)
 
         tokens = self.admissions.estimate(decision, request)
-        shared.take(decision.scopes, tokens, table.replicas, go_on)
+        shared.take(decision.scopes, tokens, table.routes.replicas, go_on)
         return asking
 
     def _give_back(self, decision: Decision, request: Request, told: list[Reading] | None) -> None:

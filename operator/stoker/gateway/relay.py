@@ -103,14 +103,14 @@ class Answers:
     async def _introspect(self, token: str) -> WebResponse:
         """What an issuer says of a token; 502 where it says nothing."""
         table = self._reader.table
-        if table is None or table.introspection is None or not token:
+        if table is None or table.routes.introspection is None or not token:
             return WebResponse(404, b"")
-        client = self._outgoing.client(table.authorities)
+        client = self._outgoing.client(table.routes.authorities)
         try:
-            return as_json(await introspect(client, table.introspection, token))
+            return as_json(await introspect(client, table.routes.introspection, token))
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             logger.warning(
-                "%s does not say whose a token is: %s", table.introspection.url, error or type(error).__name__
+                "%s does not say whose a token is: %s", table.routes.introspection.url, error or type(error).__name__
             )
             return WebResponse(502, b"")
 

@@ -257,7 +257,7 @@ class FollowRedis:
 
     def look(self, table: Table | None) -> None:
         """A configuration was taken over."""
-        url, authorities = (table.redis_url, table.authorities) if table is not None else ("", "")
+        url, authorities = (table.routes.redis_url, table.routes.authorities) if table is not None else ("", "")
         if (url, authorities) == self._at:
             return
         self._at = url, authorities

@@ -175,26 +175,17 @@ class Routes:
 class Table:
     """Everything a decision needs. Never changed: a new configuration is a new table, caches included."""
 
+    routes: Routes
+    """What it is made from, the keys aside."""
     by_name: dict[str, Model]
+    """By every name that may be asked for: served names, aliases, routes."""
     keys: dict[bytes, Key]
     """By SHA-256 of the key. A dictionary is safe here although it does not compare in constant time: what its timing could
     tell is about the hash of the caller's own guess, and from a hash nobody finds a key."""
     keys_by_name: dict[str, tuple[Key, ...]]
-    models: tuple[Model, ...]
-    max_request_bytes: int
-    token: str
-    roles: dict[str, Role] = field(default_factory=dict)
-    role_map: tuple[tuple[str, str], ...] = ()
-    verifier: Verifier | None = None
+    roles: dict[str, Role]
+    verifier: Verifier | None
     """Of tokens; None where no issuer is trusted."""
-    bounds: Bounds = NO_BOUNDS
-    user_bounds: Bounds = NO_BOUNDS
-    model_bounds: tuple[ModelBounds, ...] = ()
-    replicas: int = 1
-    usage_url: str = ""
-    redis_url: str = ""
-    authorities: str = ""
-    introspection: Introspection | None = None
     strangers: dict[bytes, tuple[float, ApiProblem]] = field(default_factory=dict)
     """Tokens that are nobody's, by their SHA-256: until when that is believed, and what to say."""
     identities: dict[bytes, Key] = field(default_factory=dict)
@@ -214,8 +205,8 @@ class Table:
         caller = key.caller or key.name
         found = [Scope(f"caller {caller}", "you", key.bounds)]
         if key.user:
-            found.append(Scope(f"user {key.user}", f"all keys of {key.user} together", self.user_bounds))
-        for entry in self.model_bounds:
+            found.append(Scope(f"user {key.user}", f"all keys of {key.user} together", self.routes.user_bounds))
+        for entry in self.routes.model_bounds:
             if entry.models.fullmatch(model.name):
                 found.append(Scope(f"model {model.cluster} {caller}", f"of {model.name} you", entry.bounds))
                 break
@@ -229,15 +220,18 @@ class Table:
 
     def role_of_person(self, user: str, groups: frozenset[str]) -> str:
         """Of somebody for whom a service calls, as it would be by his token of the identity provider; empty where nothing names him."""
-        return next((role for value, role in self.role_map if value in groups), "") or self.role_of((user,), groups)
+        return next((role for value, role in self.routes.role_map if value in groups), "") or self.role_of(
+            (user,), groups
+        )
 
     def is_ours(self, authorization: str) -> bool:
         """Whether a call comes from the operator or the usage process, who have the token of the configuration."""
-        return bool(self.token) and hmac.compare_digest(authorization.encode(), f"Bearer {self.token}".encode())
+        token = self.routes.token
+        return bool(token) and hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode())
 
     def is_portal(self, authorization: str) -> bool:
         """Whether a call comes from the portal, which may read the load."""
-        wanted = portal_token(self.token)
+        wanted = portal_token(self.routes.token)
         return bool(wanted) and hmac.compare_digest(authorization.encode(), f"Bearer {wanted}".encode())
 
     def visible(self, key: Key) -> list[tuple[str, Model]]:
@@ -266,23 +260,12 @@ def build_table(routes: Routes, keys: Iterable[Key], key_sets: Mapping[str, obje
         if key is not None and by_digest.setdefault(key.digest, key) is key:
             by_key_name[key.name] = (*by_key_name.get(key.name, ()), key)
     return Table(
+        routes=routes,
         by_name=by_name,
         keys=by_digest,
         keys_by_name=by_key_name,
-        models=routes.models,
-        max_request_bytes=routes.max_request_bytes,
-        token=routes.token,
         roles=roles,
-        role_map=routes.role_map,
-        introspection=routes.introspection,
         verifier=_build_verifier(routes.issuers, key_sets or {}),
-        bounds=routes.bounds,
-        user_bounds=routes.user_bounds,
-        model_bounds=routes.model_bounds,
-        replicas=routes.replicas,
-        usage_url=routes.usage_url,
-        redis_url=routes.redis_url,
-        authorities=routes.authorities,
     )
 
 
@@ -313,11 +296,11 @@ def _build_verifier(issuers: tuple[Issuer, ...], key_sets: Mapping[str, object])
     return Verifier(issuers, key_sets)
 
 
-def with_role(key: Key, roles: Mapping[str, Role], gateway: Routes | Table) -> Key | None:
+def with_role(key: Key, roles: Mapping[str, Role], routes: Routes) -> Key | None:
     """The key with its role's patterns, and its bounds: its own, else its role's, else the gateway's."""
     role = roles.get(key.role)
     if key.role and role is None:
         logger.warning("key %s is not let in: there is no role %s", key.name, key.role)
         return None
-    bounds = first_given(key.bounds, role.bounds if role else NO_BOUNDS, gateway.bounds)
+    bounds = first_given(key.bounds, role.bounds if role else NO_BOUNDS, routes.bounds)
     return replace(key, role_allowed=role.allowed if role else None, bounds=bounds, own_bounds=key.bounds)

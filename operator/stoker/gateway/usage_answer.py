@@ -27,18 +27,18 @@ UNAVAILABLE = ApiProblem(
 
 async def answer_usage(table: Table, request: WebRequest) -> WebResponse | ApiProblem:
     """The usage process's own answer; whose usage it tells is the policy's word, never the query's."""
-    if not table.usage_url:
+    if not table.routes.usage_url:
         return DISABLED
     said = request.headers
-    headers = {"authorization": f"Bearer {table.token}"}
+    headers = {"authorization": f"Bearer {table.routes.token}"}
     if said.get("x-gw-role") != ADMIN:
         # A token's user is his caller; of a key all that was done with it, for whichever user of a service.
         name = "x-stoker-caller" if said.get("x-gw-caller") else "x-stoker-key"
         headers[name] = said.get("x-gw-caller") or said.get("x-gw-key", "")
-    query = request.target.partition("?")[2]
+    _, mark, query = request.target.partition("?")
     try:
         async with aiohttp.ClientSession(timeout=TIMEOUT) as http:
-            async with http.get(f"{table.usage_url}/usage" + (f"?{query}" if query else ""), headers=headers) as found:
+            async with http.get(f"{table.routes.usage_url}/usage{mark}{query}", headers=headers) as found:
                 body = await found.read()
                 return WebResponse(found.status, body, found.headers.get("content-type", JSON))
     except (TimeoutError, aiohttp.ClientError, ValueError) as error:

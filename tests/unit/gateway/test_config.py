@@ -13,14 +13,14 @@ from stoker.patterns import compile_patterns
 
 
 def test_a_model_is_found_by_name_and_alias() -> None:
-    table = build_table(parse_routes(routes(model("qwen", aliases=["gpt-4o"]))), (), frozenset())
+    table = build_table(parse_routes(routes(model("qwen", aliases=["gpt-4o"]))), ())
     assert table.by_name["gpt-4o"] is table.by_name["qwen"]
     assert table.by_name["qwen"].cluster == "team-a/qwen"
 
 
 def test_a_served_name_wins_over_an_alias_and_the_earlier_entry_over_the_later() -> None:
     text = routes(model("a", aliases=["b"]), model("b"), model("b", deployment="later"))
-    table = build_table(parse_routes(text), (), frozenset())
+    table = build_table(parse_routes(text), ())
     assert table.by_name["b"].deployment == "b"
 
 

@@ -160,7 +160,7 @@ def _only_qwen() -> Table:
     from stoker.gateway.config import parse_keys, parse_routes
     from stoker.gateway.table import build_table
 
-    return build_table(parse_routes(routes(model("qwen"))), parse_keys(keys(key("alice", "sk-alice"))), frozenset({"team-a/qwen"}))  # fmt: skip
+    return build_table(parse_routes(routes(model("qwen"))), parse_keys(keys(key("alice", "sk-alice"))))  # fmt: skip
 
 
 json_values = st.recursive(

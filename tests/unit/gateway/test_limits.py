@@ -105,9 +105,7 @@ def test_callers_who_left_are_forgotten(clock: Clock) -> None:
 
 
 def table(*entries: dict[str, object], **more: object):  # type: ignore[no-untyped-def]
-    return build_table(
-        parse_routes(routes(model("qwen"), model("embed"), **more)), parse_keys(keys(*entries)), frozenset()
-    )
+    return build_table(parse_routes(routes(model("qwen"), model("embed"), **more)), parse_keys(keys(*entries)))
 
 
 def test_a_keys_own_limit_wins_over_its_roles_and_that_over_the_gateways() -> None:
@@ -191,7 +189,7 @@ def test_a_callers_scopes_are_himself_his_user_and_the_model(clock: Clock) -> No
     limits = [{"models": ["emb*"], "requestsPerMinute": 3}, {"models": ["*"], "tokensPerMinute": 9}]
     made = table(key("alice", "1", owner="Ann", concurrentRequests=2), modelLimits=limits, perUser={"requestsPerMinute": 4}, requestsPerMinute=7)  # fmt: skip
     (caller,) = made.keys.values()
-    found = {model.name: made.scopes(caller, model) for model in made.models}
+    found = {model.name: made.scopes(caller, model) for model in made.routes.models}
     assert [(s.name, s.bounds) for s in found["qwen"]] == [
         ("caller alice", Bounds(requests=7, concurrent=2)),
         ("user Ann", Bounds(requests=4)),

@@ -42,7 +42,7 @@ def policy(table: Table, tmp_path: Path) -> Policy:
     reader = StateReader(tmp_path)
     reader.table = table
     made = Policy(reader, DecisionMetrics())
-    made.dispatcher.configure(table.models, {model.cluster: ["10.0.0.1:8080"] for model in table.models if model.name != "loading"}, 1)  # fmt: skip
+    made.dispatcher.configure(table.routes.models, {model.cluster: ["10.0.0.1:8080"] for model in table.routes.models if model.name != "loading"}, 1)  # fmt: skip
     return made
 
 

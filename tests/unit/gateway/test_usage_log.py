@@ -15,7 +15,7 @@ from stoker.gateway.web import WebRequest, WebResponse
 
 def usage_log(folder: Path) -> UsageLog:
     reader = StateReader(folder)
-    reader.table = build_table(parse_routes(routes(token="t")), (), frozenset())
+    reader.table = build_table(parse_routes(routes(token="t")), ())
     return UsageLog(folder, reader)
 
 
