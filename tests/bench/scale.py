@@ -124,6 +124,7 @@ async def storm(bench: Bench) -> None:
 
     bench.note("load average of the machine before that", f"{os.getloadavg()[0]:.1f}", "–", True)
     cpu, others = cpu_seconds(bench.operator.pid), control_plane_cpu_seconds()
+    before = bench.operator.metrics()
     started = time.monotonic()
     ready: set[str] = set()
     late: asyncio.Task[tuple[float, float]] | None = None
@@ -165,6 +166,9 @@ async def storm(bench: Bench) -> None:
         "control plane's CPU for that", f"{others:.0f} s ({others / bench.models * 1000:.0f} ms each)", "–", True
     )
     bench.note("operator's CPU for that", f"{used:.1f} s ({used / bench.models * 1000:.0f} ms each)", "–", True)
+    writes, passes = counts(before, bench.operator.metrics())
+    bench.note("operator's writes for that", f"{writes / bench.models:.1f} each", "–", True)
+    bench.note("operator's passes for that", f"{passes / bench.models:.1f} each", "–", True)
     peak = memory_mib(bench.operator.pid, "VmHWM")
     bench.note("operator's largest resident memory", f"{peak:.0f} MiB", "≤ 250 MiB", peak <= 250)
 
@@ -282,6 +286,19 @@ def condition(obj: Object, kind: str) -> Object:
     """A condition by its type; empty where it is not there."""
     conditions = (obj.get("status") or {}).get("conditions") or []
     return next((entry for entry in conditions if entry["type"] == kind), {})
+
+
+def counts(before: dict[str, float], after: dict[str, float]) -> tuple[float, float]:
+    """Writes, leases aside, and passes over objects between two readings of the operator's metrics; shown one by one."""
+    grown = {name: value - before.get(name, 0.0) for name, value in after.items()}
+    writes = {
+        n: v for n, v in grown.items() if n.startswith("stoker_api_writes_total") and 'resource="leases"' not in n
+    }
+    passes = {n: v for n, v in grown.items() if n.startswith("stoker_reconcile_total")}
+    for name, value in (*writes.items(), *passes.items()):
+        if value:
+            print(f"    {name} {value:.0f}")
+    return sum(writes.values()), sum(passes.values())
 
 
 def cpu_seconds(pid: int) -> float:

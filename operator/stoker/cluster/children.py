@@ -61,7 +61,7 @@ class ChildWriter:
                     raise result
 
     async def apply(self, owner: Resource, desired: Object) -> Object:
-        """Make one child what ``desired`` says; the live object comes back."""
+        """Make one child what ``desired`` says; the live object comes back, of one that is not watched maybe its metadata only."""
         resource = type_of(desired)
         key = (desired["metadata"]["namespace"], desired["metadata"]["name"])
         wanted = content_hash(desired)
@@ -69,7 +69,7 @@ class ChildWriter:
         for _ in range(ATTEMPTS):
             if live is not None:
                 _check_ours(owner, resource, live)
-                if self._is_settled(resource, key, desired, wanted, live):
+                if await self._is_settled(resource, key, desired, wanted, live):
                     return live
             try:
                 answer = await self._send(resource, desired, wanted, live)
@@ -118,16 +118,19 @@ class ChildWriter:
 
     async def _read(self, resource: ResourceType, key: Key) -> Object | None:
         if resource in UNWATCHED:
-            return await self._client.get(resource, *key)
+            return await self._client.get(resource, *key, only_metadata=True)
         return self._cache.child(resource, key)
 
-    def _is_settled(self, resource: ResourceType, key: Key, desired: Object, wanted: str, live: Object) -> bool:
+    async def _is_settled(self, resource: ResourceType, key: Key, desired: Object, wanted: str, live: Object) -> bool:
         edition = (wanted, *_edition(live))
         if self._settled.get((resource, key)) == edition:
             return True
         if applied_hash(live) != wanted:
             return False
-        drift = find_drift(desired, live)
+        full = await self._client.get(resource, *key) if resource in UNWATCHED else live
+        if full is None or full["metadata"]["uid"] != live["metadata"]["uid"]:
+            return False
+        drift = find_drift(desired, full)
         accepted_hash, accepted = self._accepted.get((resource, key), ("", frozenset()))
         if drift and not (accepted_hash == wanted and drift <= accepted):
             logger.info("%s %s/%s was changed by somebody else in %s", resource.kind, *key, ", ".join(sorted(drift)))

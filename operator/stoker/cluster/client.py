@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
+import orjson
 
 from stoker.api.names import FIELD_MANAGER
 from stoker.cluster.connection import Connection, read_connection
@@ -34,6 +35,7 @@ PAGE_SIZE = 500
 MAX_ATTEMPTS = 4
 
 JSON_TYPE = "application/json"
+METADATA_TYPE = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 METADATA_LIST_TYPE = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 APPLY_TYPE = "application/apply-patch+yaml"
 MERGE_PATCH_TYPE = "application/merge-patch+json"
@@ -79,10 +81,13 @@ class KubeClient:
     ) -> None:
         await self.close()
 
-    async def get(self, resource: ResourceType, namespace: str | None, name: str) -> Object | None:
-        """The object, or None where there is none."""
+    async def get(
+        self, resource: ResourceType, namespace: str | None, name: str, *, only_metadata: bool = False
+    ) -> Object | None:
+        """The object, or None where there is none; ``only_metadata`` spares both sides a megabyte of a Secret's content."""
+        accept = METADATA_TYPE if only_metadata else JSON_TYPE
         try:
-            return await self._request("get", resource, resource.path(namespace, name))
+            return await self._request("get", resource, resource.path(namespace, name), accept=accept)
         except ApiError as error:
             if error.status == 404:
                 return None
@@ -237,7 +242,7 @@ class KubeClient:
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         headers = {"Content-Type": content_type, "Accept": accept}
         answer = await self._send(verb, resource, path, method=method, data=data, headers=headers, query=query)
-        parsed: Object = json.loads(answer)
+        parsed: Object = orjson.loads(answer)
         return parsed
 
     async def _send(

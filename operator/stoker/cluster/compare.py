@@ -7,10 +7,11 @@ would keep it busy at every resync. So: the hash of what was applied is kept on 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from typing import Any
+
+import orjson
 
 from stoker.api.base import GROUP
 from stoker.cluster.resource_types import Object
@@ -46,8 +47,7 @@ _SUFFIXES = {
 
 def content_hash(desired: Object) -> str:
     """Hash of a child as built; the same content gives the same hash, whatever the order of keys."""
-    text = json.dumps(desired, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(orjson.dumps(desired, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 
 def applied_hash(live: Object) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
 from collections.abc import AsyncIterator
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import aiohttp
+import orjson
 
 from stoker.cluster.errors import ApiError, ApiUnavailable
 from stoker.cluster.resource_types import Object, ResourceType
@@ -107,7 +107,7 @@ async def _stream(
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
                     if line:
-                        yield _parse(json.loads(line))
+                        yield _parse(orjson.loads(line))
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         raise ApiUnavailable(f"watch of {resource.plural}: {error or type(error).__name__}") from error
 

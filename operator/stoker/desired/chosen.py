@@ -78,21 +78,20 @@ def describe_update(
     settings: OperatorSettings,
 ) -> str | None:
     """What a new choice would change, for ``status.updateAvailable``."""
-    fresh = _choose_anew(deployment, engine, source, settings)
-    if deployment.spec.context_length is None:
+    context_length, deadline = deployment.spec.context_length, _startup_deadline(engine, source)
+    if context_length is None:
         # Chosen to fit the memory, which is asked anew only when something changes.
-        fresh = fresh.model_copy(update={"context_length": chosen.context_length})
+        context_length = chosen.context_length
     if engine.spec.startup_deadline_seconds is None:
         # Chosen by the model's size.
-        deadline = max(chosen.startup_deadline_seconds, fresh.startup_deadline_seconds)
-        fresh = fresh.model_copy(update={"startup_deadline_seconds": deadline})
+        deadline = max(chosen.startup_deadline_seconds, deadline)
     changes = [
         f"{what}: {old} → {new}"
         for what, old, new in (
-            ("engine image", chosen.engine_image, fresh.engine_image),
-            ("agent and downloader image", chosen.stoker_image, fresh.stoker_image),
-            ("startup deadline", chosen.startup_deadline_seconds, fresh.startup_deadline_seconds),
-            ("context length", chosen.context_length, fresh.context_length),
+            ("engine image", chosen.engine_image, engine_image(engine)),
+            ("agent and downloader image", chosen.stoker_image, settings.stoker_image),
+            ("startup deadline", chosen.startup_deadline_seconds, deadline),
+            ("context length", chosen.context_length, context_length),
         )
         if old != new
     ]
@@ -102,16 +101,20 @@ def describe_update(
 def _choose_anew(
     deployment: ModelDeployment, engine: InferenceEngine, source: ParsedSource, settings: OperatorSettings
 ) -> ChosenValues:
-    deadline = FETCHING_STARTUP_DEADLINE_SECONDS if source.fetched_by_engine else DEFAULT_STARTUP_DEADLINE_SECONDS
     return ChosenValues(
         model=_digest(deployment.spec, exclude=_CHANGES_NO_POD),
         engine=_digest(engine.spec, engine.metadata.uid),
         refresh=deployment.metadata.annotations.get(REFRESH_ANNOTATION, ""),
         engine_image=engine_image(engine),
         stoker_image=settings.stoker_image,
-        startup_deadline_seconds=engine.spec.startup_deadline_seconds or deadline,
+        startup_deadline_seconds=_startup_deadline(engine, source),
         context_length=deployment.spec.context_length,
     )
+
+
+def _startup_deadline(engine: InferenceEngine, source: ParsedSource) -> int:
+    deadline = FETCHING_STARTUP_DEADLINE_SECONDS if source.fetched_by_engine else DEFAULT_STARTUP_DEADLINE_SECONDS
+    return engine.spec.startup_deadline_seconds or deadline
 
 
 def engine_image(engine: InferenceEngine) -> str:

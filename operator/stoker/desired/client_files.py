@@ -9,6 +9,8 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import orjson
+
 from stoker.api.api_gateway import ApiGateway
 from stoker.api.names import client_files_name
 from stoker.api.resolved import PublishedModel
@@ -23,6 +25,8 @@ KEY_VARIABLE = "STOKER_API_KEY"
 _READS_TOOLS_BY_TEMPLATE = frozenset({"LlamaCpp", "LMStudio", "LocalAI", "Ollama", "TextGenerationWebUI"})
 # More than any answer of a program that writes code; what is left of the context is the prompt's.
 _LONGEST_ANSWER = 8192
+# With a thousand models Python's own writer, which indents slowly, was a third of a gateway's pass.
+_PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def build_client_files(gateway: ApiGateway, models: Sequence[PublishedModel], ad
 def write_files(gateway: str, models: Sequence[ClientModel], address: str) -> dict[str, str]:
     """The files by their names; the portal shows them, too, with the models that somebody may use."""
     return {
-        "opencode.json": json.dumps(_opencode(gateway, models, address), indent=2, ensure_ascii=False) + "\n",
+        "opencode.json": orjson.dumps(_opencode(gateway, models, address), option=_PRETTY).decode(),
         "continue.yaml": "".join(f"{line}\n" for line in _continue(gateway, models, address)),
         "python.py": _python(models, address),
         "langchain.py": _langchain(models, address),

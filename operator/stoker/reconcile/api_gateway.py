@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import secrets
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
@@ -16,12 +14,10 @@ from stoker.api.names import (
     CLIENT_SECRET_FIELD,
     JWT_SECRET_FIELD,
     KEY_SECRET_FIELD,
-    ROUTES_FIELD,
     URL_FIELD,
     admin_key_name,
     keys_secret_name,
     portal_name,
-    routes_secret_name,
     usage_name,
     web_ui_name,
 )
@@ -53,6 +49,7 @@ from stoker.desired.usage_pod import build_usage
 from stoker.errors import StokerError
 from stoker.reconcile.context import Context
 from stoker.reconcile.engine_key import read_engine_key
+from stoker.reconcile.gateway_token import read_or_make_token
 from stoker.reconcile.named_secrets import read_secret_text, read_secret_texts
 from stoker.reconcile.report import report, retry_after
 from stoker.reconcile.usage import observe_usage, try_usage
@@ -81,7 +78,7 @@ async def reconcile_api_gateway(context: Context, own: OwnObject, gateway: ApiGa
         jwt_secrets = await read_secret_texts(
             context, gateway.metadata.namespace, _token_secrets(gateway, keys), JWT_SECRET_FIELD
         )
-        context.gateway_tokens[gateway.key] = token = await _read_or_make_token(context, gateway)
+        context.gateway_tokens[gateway.key] = token = await read_or_make_token(context, gateway)
         client_secret = await _read_client_secret(context, gateway)
         backend_keys = await read_secret_texts(
             context, gateway.metadata.namespace, backend_secrets(gateway), KEY_SECRET_FIELD
@@ -182,19 +179,6 @@ def _is_ready(model: PublishedModel) -> bool:
 def _is_let_in(gateway: ApiGateway, key: ApiKey, now: datetime) -> bool:
     has_role = not key.spec.role or gateway.has_role(key.spec.role)
     return is_active(key, now) and has_role and bool(key.spec.sha256 or key.status.keys)
-
-
-async def _read_or_make_token(context: Context, gateway: ApiGateway) -> str:
-    """The token between operator and gateway pods; it lives in the routes Secret only."""
-    place = gateway.metadata.namespace, routes_secret_name(gateway.metadata.name)
-    try:
-        token = json.loads(await read_secret_text(context, *place, ROUTES_FIELD))["token"]
-        if isinstance(token, str) and token:
-            return token
-    except (KeyError, ValueError, TypeError):
-        # No Secret yet, or one edited by hand: it is written anew with a new token.
-        pass
-    return secrets.token_urlsafe(32)
 
 
 def _token_secrets(gateway: ApiGateway, keys: Iterable[ApiKey]) -> set[str]:

@@ -19,6 +19,9 @@ from stoker.reconcile.work_queue import WorkKey, WorkQueue
 
 # Several changes of children come together: the Deployment's status, its pods, our own writes coming back.
 CHILD_DELAY_SECONDS = 0.2
+# While so many wait to be looked at, those under way are looked at less often: each time their status would be written anew.
+CROWD = 50
+CHILD_DELAY_IN_CROWD_SECONDS = 1.0
 
 
 def _now() -> datetime:
@@ -107,7 +110,8 @@ class Context:
     def _enqueue_owner(self, resource: ResourceType, obj: Object) -> None:
         owner = owner_of_pod(obj) if resource == PODS else owner_of_child(obj)
         if owner is not None:
-            self.enqueue(owner[0], (obj["metadata"]["namespace"], owner[1]), delay=CHILD_DELAY_SECONDS)
+            delay = CHILD_DELAY_SECONDS if self.queue.depth < CROWD else CHILD_DELAY_IN_CROWD_SECONDS
+            self.enqueue(owner[0], (obj["metadata"]["namespace"], owner[1]), delay=delay)
 
     def _enqueue_all(self, wanted: list[tuple[WorkKey, float]]) -> None:
         for key, delay in wanted:

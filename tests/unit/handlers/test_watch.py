@@ -13,7 +13,7 @@ from stoker.cluster.connection import Connection
 from stoker.cluster.events import EventPoster
 from stoker.cluster.resource_types import DEPLOYMENTS, MODEL_DEPLOYMENTS, NAMESPACES, SECRETS
 from stoker.handlers.watch import CHILD_SELECTOR, Heard, build_registry, build_settings, watched_types
-from stoker.reconcile.context import Context
+from stoker.reconcile.context import CHILD_DELAY_IN_CROWD_SECONDS, CHILD_DELAY_SECONDS, CROWD, Context
 from stoker.reconcile.work_queue import WorkKey, WorkQueue
 
 CONNECTION = Connection(server="http://127.0.0.1:1", token="secret")
@@ -25,9 +25,16 @@ class Queue(WorkQueue):
     def __init__(self) -> None:
         super().__init__()
         self.added: list[WorkKey] = []
+        self.delays: list[float] = []
+        self.waiting = 0
+
+    @property
+    def depth(self) -> int:
+        return self.waiting
 
     def add(self, key: WorkKey, *, delay: float = 0.0, urgent: bool = False) -> None:
         self.added.append(key)
+        self.delays.append(delay)
 
 
 @pytest.fixture
@@ -77,6 +84,14 @@ async def test_a_child_leads_to_its_owner_also_when_it_is_gone(context: Context)
     for kind in ("MODIFIED", "DELETED"):
         await on["on_deployments"](event={"type": kind, "object": child})
     assert context.queue.added == [("ModelDeployment", "team", "a")] * 2
+
+
+async def test_while_a_crowd_waits_an_owner_is_looked_at_less_often(context: Context) -> None:
+    owner = {"ownerReferences": [{"kind": "ModelDeployment", "name": "a", "uid": "u", "controller": True}]}
+    for version, waiting in ((5, 0), (6, CROWD)):
+        context.queue.waiting = waiting
+        context.take(DEPLOYMENTS, obj(DEPLOYMENTS, "a", version, metadata=owner))
+    assert context.queue.delays == [CHILD_DELAY_SECONDS, CHILD_DELAY_IN_CROWD_SECONDS]
 
 
 async def test_the_echo_of_a_write_of_ours_is_not_looked_at_again(context: Context) -> None:
