@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,20 @@ class OpenWebUI:
         answer = self.request("POST", "/api/v1/auths/add", entry, self.sign_in())
         assert answer.status == 200, answer.body
         return self.sign_in(email, password)
+
+    @contextlib.contextmanager
+    def group(self, name: str, token: str) -> Iterator[None]:
+        """The admin makes a group with somebody in it, which is gone afterwards."""
+        admin = self.sign_in()
+        made = self.request("POST", "/api/v1/groups/create", {"name": name, "description": "d"}, admin)
+        assert made.status == 200, made.body
+        member = {"user_ids": [self.request("GET", "/api/v1/auths/", token=token).json["id"]]}
+        added = self.request("POST", f"/api/v1/groups/id/{made.json['id']}/users/add", member, admin)
+        assert added.status == 200, added.body
+        try:
+            yield
+        finally:
+            self.request("DELETE", f"/api/v1/groups/id/{made.json['id']}/delete", token=admin)
 
     def chat(self, token: str | None, model: str = "qwen", headers: Mapping[str, str] | None = None) -> Answer:
         body = {"model": model, "stream": False, "messages": [{"role": "user", "content": "Hello"}]}

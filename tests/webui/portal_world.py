@@ -92,6 +92,11 @@ MODELS = (
         },
     ),
 )
+ROUTE = {
+    "name": "assistant",
+    "models": [{"model": "qwen3-30b", "weight": 9}, {"model": "llama-70b"}],
+    "fallbacks": [{"model": "qwen3-coder"}, {"external": {"url": "https://api.example.com/v1", "model": "big-model"}}],
+}
 
 
 class Cluster(FakeKubernetes):
@@ -213,7 +218,7 @@ class PortalWorld:
     """All of it, but who says who is who."""
 
     def __init__(self, folder: Path, spec: Mapping[str, Any] | None = None, chat_address: str | None = None) -> None:
-        given = {"portal": {}, "roles": [{"name": "user", "models": ["qwen*", "bge-m3", "llama*", "mistral*", "gemma*"], "limits": {"requestsPerMinute": 60, "tokensPerMinute": 200000}}], **(spec or {})}  # fmt: skip
+        given = {"portal": {}, "routes": [ROUTE], "roles": [{"name": "user", "models": ["assistant", "qwen*", "bge-m3", "llama*", "mistral*", "gemma*"], "limits": {"requestsPerMinute": 60, "tokensPerMinute": 200000}}], **(spec or {})}  # fmt: skip
         self.cluster, self.engine = Cluster(given, chat_address), CountingEngine()
         self.gateway_pod = GatewayPod(folder, self.cluster)
         self.usage = UsagePod(folder, self.cluster)

@@ -54,17 +54,9 @@ def test_the_refusal_stands_in_the_chat(
 def test_a_group_of_the_web_chat_gives_its_people_a_role_with_the_next_click(
     ui: OpenWebUI, world: World, rosa: str
 ) -> None:
-    admin = ui.sign_in()
-    made = ui.request("POST", "/api/v1/groups/create", {"name": "lab", "description": "d"}, admin)
-    assert made.status == 200, made.body
-    member = {"user_ids": [ui.request("GET", "/api/v1/auths/", token=rosa).json["id"]]}
-    added = ui.request("POST", f"/api/v1/groups/id/{made.json['id']}/users/add", member, admin)
-    assert added.status == 200, added.body
-    try:
+    with ui.group("lab", rosa):
         assert ui.chat(rosa, "big").status == 200
         assert ui.chat(rosa, "qwen").status in (400, 403)
-    finally:
-        ui.request("DELETE", f"/api/v1/groups/id/{made.json['id']}/delete", token=admin)
     assert ui.chat(rosa, "qwen").status == 200
 
 

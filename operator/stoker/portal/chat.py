@@ -58,7 +58,8 @@ class Chat:
         said = await self._whose(config.chat_address, token)
         if said is None:
             return None
-        # Its other roles are for people who wait to be let in.
+        # Its other roles are for people who wait to be let in. What names him or a group of his comes before what he is there, as when he
+        # chats, also for its admins.
         named = config.role(said.role) if said.role in ("admin", "user") else None
         role = named and (config.role_of(said.user, said.groups) or named)
         return ChatPerson(said.user, role.name) if said.user and role else None
@@ -89,10 +90,13 @@ class Chat:
                     return Session()
                 said = answer.raise_for_status().json()
                 user, role = known_as(str(said["email"])), str(said["role"])
-                if role != "user":
-                    # To an admin it would tell all groups, and not which are his.
+                if role not in ("admin", "user"):
+                    # It tells newcomers nothing.
                     return Session(user, role)
-                groups = (await client.get(f"{address}/api/v1/groups/", follow_redirects=False)).raise_for_status()
+                # His own, also for an admin, and those above them: what goes with his calls to the gateway.
+                groups = (
+                    await client.get(f"{address}/api/v1/users/groups?include_inherited=true", follow_redirects=False)
+                ).raise_for_status()
             return Session(user, role, tuple(str(group["name"]) for group in groups.json()))
         except (httpx.HTTPError, ValueError, KeyError, TypeError, UnicodeError) as error:
             logger.warning("the web chat does not say whose session it is: %s: %s", type(error).__name__, error)

@@ -66,6 +66,16 @@ async def test_a_group_of_the_chat_gives_its_people_the_role_that_they_chat_with
     assert browser.claims()["role"] == "team"
 
 
+async def test_an_admin_of_the_chat_in_a_group_that_has_a_role_has_that_one_as_when_he_chats(
+    browser: Browser, chat: FakeChat
+) -> None:
+    chat.groups["of-admin"] = ["lab"]
+    carry(browser, "of-admin")
+    await browser.post("/portal/chat", csrf="")
+    assert browser.claims()["role"] == "team"
+    assert (await browser.get("/portal/admin")).status == 404
+
+
 @pytest.mark.parametrize("token", ["", "forged", "of-newcomer", "x" * 5000])
 async def test_nobody_else_comes_in(browser: Browser, token: str) -> None:
     if token:
@@ -144,8 +154,12 @@ async def test_an_answer_that_cannot_be_read_is_nobody_and_not_remembered(
 ) -> None:
     config = PortalConfig.model_validate(CHAT_CONFIG)
     answers = [answer]
-    good = httpx.Response(200, json={"email": "dave@example.com", "role": "admin"})
-    chat = Chat(httpx.MockTransport(lambda _: answers.pop() if answers else good))
+    good = {"auths": {"email": "dave@example.com", "role": "admin"}, "users": []}
+
+    def ask(request: httpx.Request) -> httpx.Response:
+        return answers.pop() if answers else httpx.Response(200, json=good[request.url.path.split("/")[3]])
+
+    chat = Chat(httpx.MockTransport(ask))
     monkeypatch.setattr(chat_module, "FRESH_SECONDS", 10.0)
     assert await chat.person(config, {"token": "t"}) is None
     assert await chat.person(config, {"token": "t"}) is not None, "asked again"
