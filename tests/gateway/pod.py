@@ -150,7 +150,7 @@ class GatewayPod:
     ) -> None:
         self.folder = folder
         self._workers = workers
-        self.port, self.http_port, self.drain_port = free_port(), free_port(), free_port()
+        self.port, self.http_port, self.drain_port, self.inside_port = (free_port() for _ in range(4))
         self._environment = {
             **os.environ,
             "PYTHONPATH": str(SOURCE_ROOT),
@@ -162,6 +162,7 @@ class GatewayPod:
             "STOKER_GATEWAY_PORT": str(self.port),
             "STOKER_GATEWAY_HTTP_PORT": str(self.http_port),
             "STOKER_GATEWAY_DRAIN_PORT": str(self.drain_port),
+            "STOKER_GATEWAY_INSIDE_PORT": str(self.inside_port),
             "STOKER_ENVOY_HEAP_BYTES": str(heap_bytes),
             "STOKER_DRAIN_SECONDS": "30",
         }

@@ -15,7 +15,7 @@ from gateway.certificates import make_certificate
 from gateway.conftest import World, first_config
 from gateway.fake_engine import FakeEngine
 from gateway.fake_kubernetes import FakeKubernetes
-from gateway.pod import NAMESPACE, Config, GatewayPod, until
+from gateway.pod import NAMESPACE, Config, GatewayPod, exchange, until
 
 SECRET = "gateway-tls"
 
@@ -151,3 +151,28 @@ def test_a_new_pod_without_its_certificate_does_not_begin_and_never_without_tls(
     assert own_pod.pod.probe("/startup").status == 503
     put(own_pod.kubernetes, *make_certificate("late"))
     until(lambda: own_pod.pod.probe("/startup").status == 200, "the certificate", within=15)
+
+
+def test_the_web_chat_calls_on_a_port_of_its_own_which_is_there_only_where_it_is_told(served: World) -> None:
+    port = served.pod.inside_port
+
+    def inside() -> int:
+        try:
+            body = {"model": "qwen", "messages": []}
+            return exchange(port, "POST", "/v1/chat/completions", json.dumps(body).encode(), {"authorization": "Bearer sk-alice", "content-type": "application/json"}, 5).status  # fmt: skip
+        except OSError:
+            return 0
+
+    assert inside() == 0
+    config = with_tls()
+    config.more |= {"inside": True}
+    with connect(served) as kept:
+        assert ask(kept).status == 200
+        config.apply(served.kubernetes)
+        until(lambda: inside() == 200, "the port without TLS")
+        assert exchange(port, "GET", "/v1/models", None, {}, 5).status == 401, "with a key only"
+        assert ask(kept).status == 200, "what was open goes on"
+        with connect(served) as another:
+            assert ask(another).status == 200
+    with_tls().apply(served.kubernetes)
+    until(lambda: inside() == 0, "the port is gone")

@@ -146,10 +146,6 @@ class ApiGatewaySpec(ApiModel):
 
     cel_rules: ClassVar[tuple[Cel, ...]] = (
         Cel(
-            "!has(self.webUI) || !has(self.expose.tls) || self.expose.type in ['Ingress', 'HTTPRoute']",
-            "webUI: the web chat calls its gateway without TLS: let expose.type Ingress or HTTPRoute end it, or something else in front of both",
-        ),
-        Cel(
             "!has(self.webUI) || !has(self.auth.oidc) || has(self.webUI.url) || has(self.webUI.expose.hostname)",
             "auth.oidc: webUI.url or webUI.expose.hostname must say where the identity provider sends people back to",
         ),
@@ -273,6 +269,12 @@ class ApiGateway(Resource):
         """The portal, where it is on."""
         portal = self.spec.portal
         return portal if portal is not None and portal.enabled else None
+
+    @property
+    def has_inside(self) -> bool:
+        """Whether its pods take the web chat's calls on a port without TLS: their certificate is for another name than the one it calls."""
+        ui = self.spec.web_ui
+        return ui is not None and ui.enabled and self.spec.expose.certificate is not None
 
     @property
     def roles(self) -> list[Role]:

@@ -115,6 +115,11 @@ def gateway_pods_name(gateway: str) -> str:
     return f"{gateway}-pods"
 
 
+def gateway_inside_name(gateway: str) -> str:
+    """Service by which the web chat calls a gateway whose own one serves TLS."""
+    return f"{gateway}-inside"
+
+
 def admin_key_name(gateway: str) -> str:
     """ApiKey that Stoker makes for a gateway."""
     return f"{gateway}-admin"

@@ -10,8 +10,16 @@ from stoker.desired.client_files import build_client_files
 from stoker.desired.expose import api_paths, build_route, build_service
 from stoker.desired.gateway_config import build_secrets, count_key_secrets
 from stoker.desired.gateway_egress import build_egress
-from stoker.desired.gateway_pod import COMPONENT, ENVOY_PORT, POLICY_PORT, build_pod_template
-from stoker.desired.objects import Object, build_disruption_budget, child, operator_peer, portal_peers, selector_labels
+from stoker.desired.gateway_pod import COMPONENT, ENVOY_PORT, INSIDE_PORT, POLICY_PORT, build_pod_template
+from stoker.desired.objects import (
+    WEB_UI_COMPONENT,
+    Object,
+    build_disruption_budget,
+    child,
+    operator_peer,
+    portal_peers,
+    selector_labels,
+)
 from stoker.desired.portal import build_portal
 from stoker.desired.usage_pod import usage_peer
 
@@ -80,11 +88,18 @@ def _network_policy(resolved: ResolvedApiGateway, settings: OperatorSettings) ->
         "ingress": [
             {"ports": [{"port": ENVOY_PORT, "protocol": "TCP"}]},
             {"from": peers, "ports": [{"port": POLICY_PORT, "protocol": "TCP"}]},
+            *([_inside(gateway)] if gateway.has_inside else []),
         ],
     }
     if gateway.spec.egress is not None:
         spec |= {"policyTypes": ["Ingress", "Egress"], "egress": build_egress(resolved)}
     return child(gateway, COMPONENT, "networking.k8s.io/v1", "NetworkPolicy", gateway.metadata.name, spec=spec)
+
+
+def _inside(gateway: ApiGateway) -> Object:
+    """A call without TLS carries a key that others could read: this port is for the web chat's alone."""
+    chat = {"podSelector": {"matchLabels": selector_labels(gateway, WEB_UI_COMPONENT)}}
+    return {"from": [chat], "ports": [{"port": INSIDE_PORT, "protocol": "TCP"}]}
 
 
 def _rights(gateway: ApiGateway, key_secrets: int) -> list[Object]:

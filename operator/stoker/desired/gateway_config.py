@@ -60,6 +60,7 @@ def build_secrets(resolved: ResolvedApiGateway) -> list[Object]:
         "corsOrigins": list(gateway.spec.cors.origins) if gateway.spec.cors else [],
         "roles": _roles(gateway),
         "tls": gateway.spec.expose.certificate,
+        **({"inside": True} if gateway.has_inside else {}),
         "jwt": build_issuers(gateway, resolved.jwt_secrets),
         **_bounds(gateway.spec.limits),
         "perUser": _bounds(gateway.spec.limits.per_user),

@@ -25,6 +25,8 @@ from stoker.models.quantity import parse_quantity
 COMPONENT = "gateway"
 ENVOY_PORT = 8080
 POLICY_PORT = 9090
+INSIDE_PORT = 8081
+"""Without TLS, where the other one has it: of the web chat alone."""
 DRAIN_PORT = 9091
 """Of the kubelet alone: no NetworkPolicy names it."""
 

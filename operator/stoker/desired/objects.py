@@ -12,6 +12,7 @@ from stoker.api.names import COMPONENT, OWNER_LABELS, child_labels
 from stoker.api.resolved import OperatorSettings
 
 PORTAL_COMPONENT = "portal"
+WEB_UI_COMPONENT = "web-ui"
 
 Object = dict[str, Any]
 """A Kubernetes object, or a part of one, as it is sent."""

@@ -14,6 +14,7 @@ from stoker.api.names import (
     JWT_SECRET_FIELD,
     OWNER_LABELS,
     child_labels,
+    gateway_inside_name,
     web_ui_admin_name,
     web_ui_name,
     web_ui_secrets_name,
@@ -22,9 +23,10 @@ from stoker.api.resolved import OperatorSettings
 from stoker.api.web_ui import WebUI
 from stoker.desired.expose import build_route, build_service
 from stoker.desired.gateway_pod import COMPONENT as GATEWAY_COMPONENT
-from stoker.desired.gateway_pod import ENVOY_PORT
+from stoker.desired.gateway_pod import ENVOY_PORT, INSIDE_PORT
 from stoker.desired.merge import merge, merge_pod_template
 from stoker.desired.objects import (
+    WEB_UI_COMPONENT,
     Object,
     build_disruption_budget,
     child,
@@ -45,7 +47,7 @@ from stoker.desired.web_ui_env import (
     build_env,
 )
 
-COMPONENT = "web-ui"
+COMPONENT = WEB_UI_COMPONENT
 CONTAINER = "open-webui"
 PORT = 8080
 DEFAULT_SIZE = "10Gi"
@@ -60,6 +62,8 @@ def build_children(gateway: ApiGateway, ui: WebUI, settings: OperatorSettings, d
     children = [_key(gateway), _account(gateway), _network_policy(gateway, ui)]
     children += [build_service(gateway, COMPONENT, web_ui_name(gateway.metadata.name), ui.expose)]
     children += build_route(gateway, COMPONENT, web_ui_name(gateway.metadata.name), ui.expose)
+    if gateway.has_inside:
+        children.append(_inside_service(gateway))
     if ui.replicas > 1:
         children.append(build_disruption_budget(gateway, COMPONENT, web_ui_name(gateway.metadata.name)))
     return [*children, _stateful_set(gateway, ui, settings, digest)]
@@ -108,6 +112,16 @@ def _kept(gateway: ApiGateway, kind: str, name: str, **content: object) -> Objec
     return made
 
 
+def _inside_service(gateway: ApiGateway) -> Object:
+    """The gateway's pods without TLS; a Service of its own, for the gateway's may be open to the world."""
+    spec: Object = {
+        "type": "ClusterIP",
+        "selector": selector_labels(gateway, GATEWAY_COMPONENT),
+        "ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": INSIDE_PORT}],
+    }
+    return child(gateway, COMPONENT, "v1", "Service", gateway_inside_name(gateway.metadata.name), spec=spec)
+
+
 def _key(gateway: ApiGateway) -> Object:
     name = gateway.metadata.name
     spec = {
@@ -130,7 +144,7 @@ def _network_policy(gateway: ApiGateway, ui: WebUI) -> Object:
     dns = [{"port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]
     to_gateway = {
         "to": [{"podSelector": {"matchLabels": selector_labels(gateway, GATEWAY_COMPONENT)}}],
-        "ports": [{"port": ENVOY_PORT, "protocol": "TCP"}],
+        "ports": [{"port": INSIDE_PORT if gateway.has_inside else ENVOY_PORT, "protocol": "TCP"}],
     }
     return child(
         gateway,

@@ -15,6 +15,7 @@ from stoker.api.names import (
     JWT_SECRET_FIELD,
     KEY_SECRET_FIELD,
     URL_FIELD,
+    gateway_inside_name,
     web_ui_admin_name,
     web_ui_name,
     web_ui_secrets_name,
@@ -104,6 +105,8 @@ def weakening_overrides(gateway: ApiGateway, ui: WebUI) -> list[str]:
 def connection_url(gateway: ApiGateway) -> str:
     """Where the web chat finds its gateway."""
     namespace, name = gateway.key
+    if gateway.has_inside:
+        return f"http://{gateway_inside_name(name)}.{namespace}.svc/v1"
     port = "" if gateway.spec.expose.service_port == 80 else f":{gateway.spec.expose.service_port}"
     return f"http://{name}.{namespace}.svc{port}/v1"
 

@@ -95,6 +95,7 @@ def parse_routes(text: bytes | str) -> Routes:
         redis_url=str(document.get("redisUrl") or ""),
         authorities=str(document.get("authorities") or ""),
         certificate_secret=_parse_certificate_secret(document),
+        inside=document.get("inside") is True,
         sites=tuple(site for entry in _list(document, "sites") if (site := _parse_site(entry)) is not None),
         role_map=_parse_role_map(document),
     )

@@ -155,7 +155,7 @@ class Publisher:
         changed |= self._write_authorities(self._routes)
         changed |= self._write(xds / "cds.json", build_clusters(self._settings, pods, named, ready))
         changed |= self._write(xds / "rds.json", build_routes(self._settings, self._routes, ready))
-        changed |= self._write_listener(self._routes.certificate_secret)
+        changed |= self._write_listener(self._routes.certificate_secret, inside=self._routes.inside)
         return self._write(self._settings.bootstrap, build_bootstrap(self._settings)) or changed
 
     def _write_endpoints(self, cluster: str, endpoints: Iterable[Address]) -> bool:
@@ -210,7 +210,7 @@ class Publisher:
         """Seconds until something has to be written again; None when nothing has."""
         return max(0.0, min(self._leaving.values()) - self._clock()) if self._leaving else None
 
-    def _write_listener(self, secret: str) -> bool:
+    def _write_listener(self, secret: str, *, inside: bool) -> bool:
         """With TLS only when there is a certificate, and never without it where it is wanted: until then what is on disk stays, and a
         new pod does not begin."""
         if not secret:
@@ -223,7 +223,8 @@ class Publisher:
             return False
         # Not in one expression: the certificate has to be there before the listener that asks for it.
         changed = self._write(self._settings.certificate, build_certificate(*pair))
-        return self._write(self._settings.xds / "lds.json", build_listeners(self._settings, tls=True)) or changed
+        listeners = build_listeners(self._settings, tls=True, inside=inside)
+        return self._write(self._settings.xds / "lds.json", listeners) or changed
 
     def _write_authorities(self, routes: Routes) -> bool:
         """Envoy's image brings none."""

@@ -23,6 +23,8 @@ class Settings:
     listen_address: str = "0.0.0.0"  # noqa: S104
     listen_port: int = 8080
     """Where Envoy takes requests."""
+    inside_port: int = 8081
+    """And where without TLS, where the web chat has to."""
     http_port: int = 9090
     """Where probes, metrics and load are served."""
     drain_port: int = 9091
@@ -41,6 +43,7 @@ class Settings:
             folder=environment.folder("STOKER_GATEWAY_FOLDER", DEFAULT_FOLDER),
             listen_address=environment.text("STOKER_GATEWAY_ADDRESS", cls.listen_address),
             listen_port=environment.number("STOKER_GATEWAY_PORT", cls.listen_port),
+            inside_port=environment.number("STOKER_GATEWAY_INSIDE_PORT", cls.inside_port),
             http_port=environment.number("STOKER_GATEWAY_HTTP_PORT", cls.http_port),
             drain_port=environment.number("STOKER_GATEWAY_DRAIN_PORT", cls.drain_port),
             envoy_heap_bytes=environment.number("STOKER_ENVOY_HEAP_BYTES", cls.envoy_heap_bytes),

@@ -165,6 +165,8 @@ class Routes:
     """Certificates, as PEM, that are trusted beside the public authorities."""
     certificate_secret: str = ""
     """Secret with the certificate to serve HTTPS with; empty for HTTP."""
+    inside: bool = False
+    """Whether the web chat is served without TLS beside it."""
     sites: tuple[Site, ...] = ()
     """Web pages behind the same address."""
     role_map: tuple[tuple[str, str], ...] = ()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import json
 
 import pytest
 
-from stoker.api.resolved import OperatorSettings
+from stoker.api.resolved import OperatorSettings, ResolvedApiGateway
+from stoker.desired.api_gateway import build_secrets, build_workload
 from stoker.desired.web_ui import build_children, build_kept, is_kept_for
 from stoker.desired.web_ui_env import build_env, weakening_overrides
 from stoker.errors import Stalled
@@ -104,6 +106,47 @@ def test_a_small_model_makes_titles_where_one_is_named(env) -> None:
 
 def test_the_connection_follows_the_gateways_port(env) -> None:
     assert env(expose={"port": 8443})["OPENAI_API_BASE_URL"] == "http://gateway.team.svc:8443/v1"
+
+
+def test_where_the_gateway_serves_tls_the_web_chat_alone_may_call_it_without(make_gateway, settings, env) -> None:
+    tls = {"type": "LoadBalancer", "hostname": "llm.example.com", "tls": {"secretName": "llm-tls"}}
+    assert env(expose=tls)["OPENAI_API_BASE_URL"] == "http://gateway-inside.team.svc/v1"
+    gateway = make_gateway(webUI={}, expose=tls)
+    children = build_children(gateway, gateway.spec.web_ui, settings, "abc")
+    (inside,) = [child["spec"] for child in children if child["metadata"]["name"] == "gateway-inside"]
+    labels = {"app.kubernetes.io/component": "gateway", "stoker.dev/api-gateway": "gateway"}
+    assert (inside["type"], inside["selector"], inside["ports"][0]["targetPort"]) == ("ClusterIP", labels, 8081)
+    (policy,) = [child["spec"] for child in children if child["kind"] == "NetworkPolicy"]
+    assert policy["egress"][1]["ports"] == [{"port": 8081, "protocol": "TCP"}]
+    resolved = ResolvedApiGateway(gateway, (), (), "secret-token")
+    (own,) = [child["spec"] for child in build_workload(resolved, settings) if child["kind"] == "NetworkPolicy"]
+    chat = {"podSelector": {"matchLabels": {**labels, "app.kubernetes.io/component": "web-ui"}}}
+    assert own["ingress"][-1] == {"from": [chat], "ports": [{"port": 8081, "protocol": "TCP"}]}
+    assert told(resolved)["inside"] is True
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"webUI": {}},
+        {"webUI": {"enabled": False}, "expose": {"tls": {"secretName": "s"}}},
+        {"webUI": {}, "expose": {"type": "Ingress", "hostname": "llm.example.com", "tls": {"secretName": "s"}}},
+    ],
+)
+def test_otherwise_there_is_no_such_port(make_gateway, settings, spec) -> None:
+    gateway = make_gateway(**spec)
+    resolved = ResolvedApiGateway(gateway, (), (), "secret-token")
+    (policy,) = [child["spec"] for child in build_workload(resolved, settings) if child["kind"] == "NetworkPolicy"]
+    assert [port["port"] for rule in policy["ingress"] for port in rule["ports"]] == [8080, 9090]
+    assert "inside" not in told(resolved)
+    children = build_children(gateway, gateway.spec.web_ui, settings, "abc")
+    assert not [child for child in children if child["metadata"]["name"] == "gateway-inside"]
+
+
+def told(resolved: ResolvedApiGateway) -> dict:
+    """What the gateway's pods are told."""
+    routes = build_secrets(resolved)[-1]
+    return json.loads(base64.b64decode(routes["data"]["routes.json"]))
 
 
 def test_replicas_share_a_database_and_talk_through_redis(env, render) -> None:

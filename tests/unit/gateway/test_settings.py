@@ -24,11 +24,13 @@ def test_every_setting_can_be_given() -> None:
             "STOKER_GATEWAY_PORT": "1",
             "STOKER_GATEWAY_HTTP_PORT": "2",
             "STOKER_GATEWAY_DRAIN_PORT": "5",
+            "STOKER_GATEWAY_INSIDE_PORT": "6",
             "STOKER_ENVOY_HEAP_BYTES": "3",
             "STOKER_DRAIN_SECONDS": "4",
         }
     )
     settings = Settings.from_environment(environment)
+    assert settings.inside_port == 6
     assert (settings.listen_address, settings.listen_port, settings.http_port, settings.drain_port) == (
         "127.0.0.1",
         1,

@@ -62,16 +62,23 @@ def build_bootstrap(settings: Settings) -> Document:
     }
 
 
-def build_listeners(settings: Settings, *, tls: bool = False) -> Document:
-    """One listener for HTTP/1.1 and HTTP/2, with TLS or without; and one for the relay, which comes back with what it was given."""
+def build_listeners(settings: Settings, *, tls: bool = False, inside: bool = False) -> Document:
+    """One listener for HTTP/1.1 and HTTP/2, with TLS or without; one for the web chat, where that cannot take the TLS of the first; and one
+    for the relay, which comes back with what it was given."""
     chain: Document = {"filters": [_manager(settings, internal=False)]}
     if tls:
         chain["transport_socket"] = _tls_socket(settings)
     openai = socket_address(settings.listen_address, settings.listen_port)
+    plain = socket_address(settings.listen_address, settings.inside_port)
     internal = {"pipe": {"path": str(settings.internal_socket), "mode": 0o600}}
     return {
         "resources": [
             _listener("openai", openai, chain),
+            *(
+                [_listener("inside", plain, {"filters": [_manager(settings, internal=False)]})]
+                if tls and inside
+                else []
+            ),
             _listener("internal", internal, {"filters": [_manager(settings, internal=True)]}),
         ]
     }
