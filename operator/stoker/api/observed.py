@@ -48,6 +48,8 @@ class ObservedContainer:
     """How long it ran before it ended, this time or the last; None while it has not."""
     run_started_at: float | None = None
     """When that run began, in Unix time."""
+    running_since: float | None = None
+    """When the present run began, in Unix time; None while it does not run."""
     image: str = ""
 
 

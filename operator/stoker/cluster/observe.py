@@ -72,6 +72,7 @@ def _observe_container(seen: Object, *, init: bool) -> ObservedContainer:
         last_message=_message("terminated", last),
         ran_seconds=_ran_seconds(ended),
         run_started_at=_unix(ended.get("startedAt")),
+        running_since=_unix(state.get("startedAt")) if state_name == "running" else None,
         image=seen.get("image", ""),
     )
 

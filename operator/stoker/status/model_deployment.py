@@ -15,7 +15,7 @@ from stoker.engines import engine_of
 from stoker.engines.accelerators import device_resource
 from stoker.errors import StokerError
 from stoker.status.conditions import Cause, Verdict, build_conditions, cause_of
-from stoker.status.pods import diagnose, slowest_download
+from stoker.status.pods import diagnose, is_download_unknown, slowest_download
 from stoker.status.workload import Workload
 
 _NOTHING = ObservedWorkload(deployment=None)
@@ -39,7 +39,6 @@ def compute_model_deployment_status(
     verdict = _judge(deployment, resolved, seen, problem, name_taken, published=bool(published))
     verdict = replace(verdict, extra=(*_fits(resolved), *_scaling(deployment, scaling)))
     previous, observed = deployment.status, seen.deployment
-    download = slowest_download(seen.pods)
     return ModelDeploymentStatus(
         observed_generation=deployment.metadata.generation,
         replicas=observed.replicas if observed else 0,
@@ -52,16 +51,23 @@ def compute_model_deployment_status(
         update_available=update_available,
         model=resolved.model if resolved else previous.model,
         fit=resolved.fit if resolved else previous.fit,
-        download=DownloadStatus(
-            file=download.file or None, completed_bytes=download.completed_bytes, total_bytes=download.total_bytes
-        )
-        if download
-        else None,
+        download=_download(previous, seen),
         autoscaling=scaling if deployment.spec.autoscaling else None,
         engine_key=_asks_for_key(resolved, previous, verdict),
         endpoint=_endpoint(resolved) if resolved else previous.endpoint,
         gateways=published[:64],
         conditions=build_conditions(previous.conditions, verdict, generation=deployment.metadata.generation, now=now),
+    )
+
+
+def _download(previous: ModelDeploymentStatus, seen: ObservedWorkload) -> DownloadStatus | None:
+    if is_download_unknown(seen.pods):
+        return previous.download
+    download = slowest_download(seen.pods)
+    if download is None:
+        return None
+    return DownloadStatus(
+        file=download.file or None, completed_bytes=download.completed_bytes, total_bytes=download.total_bytes
     )
 
 
@@ -93,7 +99,7 @@ def _judge(
     if cause is None and name_taken:
         cause = Cause("ServedNameTaken", name_taken, stalled=True)
     if cause is None:
-        cause = diagnose(_describe(deployment, resolved), seen, wanted)
+        cause = _as_told(deployment.status, seen, diagnose(_describe(deployment, resolved), seen, wanted))
     serving = seen.deployment.ready_replicas if seen.deployment else 0
     unreachable = bool(name_taken) and not published
     if wanted == 0 and problem is None and not unreachable:
@@ -106,6 +112,14 @@ def _judge(
     if cause is None:
         cause = Cause("EngineStarting", f"No replica of ModelDeployment {name} serves yet")
     return Verdict(False, cause.reason, cause.message, cause)
+
+
+def _as_told(previous: ModelDeploymentStatus, seen: ObservedWorkload, cause: Cause | None) -> Cause | None:
+    """What another operator said of a download holds until this one has asked: otherwise its progress would fall back."""
+    if cause is None or previous.download is None or not is_download_unknown(seen.pods):
+        return cause
+    told = next((one for one in previous.conditions if (one.type, one.reason) == ("Reconciling", cause.reason)), None)
+    return cause if told is None else replace(cause, message=told.message)
 
 
 def _wanted(deployment: ModelDeployment, resolved: ResolvedModelDeployment | None) -> int:

@@ -71,6 +71,14 @@ def slowest_download(pods: Iterable[ObservedPod]) -> FetchProgress | None:
     return min(running, key=lambda progress: progress.completed_bytes / (progress.total_bytes or 2**63), default=None)
 
 
+def is_download_unknown(pods: Iterable[ObservedPod]) -> bool:
+    """A download runs, and no agent has told of any yet: so it is for the first seconds of a pod, and of an operator."""
+    running = [pod for pod in pods if not pod.terminating and _is_fetching(pod)]
+    return all(pod.fetch is None for pod in running) and any(
+        container.name == "fetch" and container.state == "running" for pod in running for container in pod.containers
+    )
+
+
 def _alive(pods: list[ObservedPod]) -> list[ObservedPod]:
     """A pod that was evicted stays as a note; where there is another one, that is the pod to look at."""
     return [pod for pod in pods if pod.phase != "Failed"] or pods
@@ -223,7 +231,16 @@ def _main_container(workload: Workload, pod: ObservedPod, container: ObservedCon
     if not container.started:
         limit = f" (at most {workload.startup_deadline_seconds} s)" if workload.startup_deadline_seconds else ""
         return Cause(f"{workload.subject}Loading", f"Pod {pod.name} runs and is loading{limit}")
+    if _has_not_served_yet(pod, container):
+        return Cause(f"{workload.subject}Loading", f"Pod {pod.name} has started and is about to serve")
     return Cause(f"{workload.subject}Unresponsive", f"Pod {pod.name} runs, but does not answer its readiness probe now")
+
+
+def _has_not_served_yet(pod: ObservedPod, container: ObservedContainer) -> bool:
+    """The kubelet asks whether it is ready only after it has started, so for a moment every pod is as one that has ceased to answer.
+    What became unready before the container's present run did so in an earlier one, or was not ready yet."""
+    since = container.running_since
+    return pod.unready_since is None or (since is not None and pod.unready_since <= since)
 
 
 def _refused_pods(workload: Workload, words: str) -> Cause:

@@ -87,6 +87,22 @@ def test_a_download_is_reconciling_and_told_with_its_numbers(compute, workload, 
     )
 
 
+def test_progress_does_not_fall_back_when_another_operator_has_not_asked_yet(
+    compute, make_model, workload, pod, container
+) -> None:
+    told = compute(workload(pod(container("fetch"), fetch=FetchProgress("Downloading", "m.gguf", 31, 50))))
+    assert compute(workload(pod(container("fetch"))), model=make_model(status=told)) == told
+
+
+@pytest.mark.parametrize("fetch", [{"state": "waiting"}, {"state": "terminated", "exit_code": 0}])
+def test_progress_of_before_is_not_told_of_a_download_that_does_not_run(
+    compute, make_model, workload, pod, container, fetch
+) -> None:
+    told = compute(workload(pod(container("fetch"), fetch=FetchProgress("Downloading", "m.gguf", 31, 50))))
+    seen = workload(pod(container("fetch", **fetch)))
+    assert compute(seen, model=make_model(status=told)) == compute(seen)
+
+
 def test_an_old_replica_that_serves_keeps_the_model_ready_beside_a_failing_new_one(
     compute, workload, serving, pod, container
 ) -> None:

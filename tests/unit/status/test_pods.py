@@ -152,8 +152,18 @@ def test_after_the_download_the_engine_starts_and_loads(workload, pod, container
     assert found == Cause("EngineLoading", "Pod smol-1 runs and is loading (at most 600 s)")
 
 
-def test_an_engine_that_has_started_but_does_not_answer_is_unresponsive(workload, pod, container) -> None:
-    assert cause(workload(pod(container("engine", "running", started=True)))).reason == "EngineUnresponsive"
+def test_an_engine_that_was_ready_and_does_not_answer_any_more_is_unresponsive(workload, pod, container) -> None:
+    engine = container("engine", started=True, running_since=100.0)
+    assert cause(workload(pod(engine, unready_since=160.0))).reason == "EngineUnresponsive"
+
+
+@pytest.mark.parametrize("unready_since", [None, 95.0, 100.0])
+def test_an_engine_that_has_just_started_is_loading_until_it_is_asked_for_the_first_time(
+    workload, pod, container, unready_since
+) -> None:
+    engine = container("engine", started=True, running_since=100.0)
+    found = cause(workload(pod(engine, unready_since=unready_since)))
+    assert found == Cause("EngineLoading", "Pod smol-1 has started and is about to serve")
 
 
 @pytest.mark.parametrize(
