@@ -22,11 +22,12 @@ from gateway.pod import NAME, NAMESPACE, GatewayPod, until
 from gateway.usage_pod import TOKEN, UsagePod, put_pods
 
 from stoker.api import ApiGateway, ApiKey, ModelDeployment
+from stoker.api.api_key import KeyHash
 from stoker.api.resolved import OperatorSettings, PublishedModel, ResolvedApiGateway
 from stoker.cluster.client import KubeClient
 from stoker.cluster.connection import Connection
 from stoker.cluster.load import GatewayAnswer, GatewayReading
-from stoker.desired.api_key import hash_key, resolve_key_hashes
+from stoker.desired.api_key import hash_key
 from stoker.desired.gateway_config import build_secrets
 from stoker.desired.portal import CONFIG_FIELD, build_portal
 from stoker.portal import main as portal_main
@@ -138,7 +139,8 @@ class Cluster(FakeKubernetes):
         for item in self.keys.values():
             item.setdefault("status", {})["conditions"] = [condition("Ready", "True", "Active")]
             key = ApiKey.model_validate(item)
-            status = key.status.model_copy(update={"keys": list(resolve_key_hashes(key, now))})
+            hashes = [KeyHash(sha256=key.spec.sha256, created_at=now)] if key.spec.sha256 else key.status.keys
+            status = key.status.model_copy(update={"keys": hashes})
             keys.append(key.model_copy(update={"status": status}))
         resolved = ResolvedApiGateway(self.gateway, self.models, tuple(keys), TOKEN)
         for secret in build_secrets(resolved):

@@ -103,7 +103,6 @@ class ObservedDeployment:
     replicas: int = 0
     updated_replicas: int = 0
     ready_replicas: int = 0
-    available_replicas: int = 0
     progress_reason: str = ""
     """Reason of its Progressing condition."""
     replica_failure: str = ""

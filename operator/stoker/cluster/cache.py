@@ -100,10 +100,6 @@ class Cache:
         """One of our objects."""
         return self._own[kind].get(key)
 
-    def own_keys(self, kind: str) -> list[Key]:
-        """All objects of one of our kinds, readable or not."""
-        return list(self._own[kind])
-
     def engine(self, key: Key) -> InferenceEngine | None:
         """The engine, when it is there and can be read."""
         found = self._own["InferenceEngine"].get(key)

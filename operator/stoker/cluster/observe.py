@@ -112,7 +112,6 @@ def observe_deployment(deployment: Object | None) -> ObservedDeployment | None:
         replicas=status.get("replicas", 0),
         updated_replicas=status.get("updatedReplicas", 0),
         ready_replicas=status.get("readyReplicas", 0),
-        available_replicas=status.get("availableReplicas", 0),
         progress_reason=conditions.get("Progressing", {}).get("reason", ""),
         replica_failure=failure.get("message", "") if failure.get("status") == "True" else "",
     )

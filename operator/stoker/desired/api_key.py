@@ -76,15 +76,6 @@ def live_key_hashes(hashes: Iterable[KeyHash], now: datetime) -> tuple[KeyHash, 
     return tuple(entry for entry in hashes if entry.expires_at is None or entry.expires_at > now)
 
 
-def resolve_key_hashes(api_key: ApiKey, now: datetime) -> tuple[KeyHash, ...]:
-    """The hashes of an ApiKey as its status shall keep them: the given one, or those made before."""
-    given = api_key.spec.sha256
-    if given is None:
-        return live_key_hashes(api_key.status.keys, now)
-    known = next((entry for entry in api_key.status.keys if entry.sha256 == given and entry.expires_at is None), None)
-    return (known or KeyHash(sha256=given, created_at=api_key.metadata.creation_timestamp or now),)
-
-
 def is_active(api_key: ApiKey, now: datetime) -> bool:
     """Whether the key opens its gateway now."""
     return not api_key.spec.suspend and (api_key.spec.expires_at is None or api_key.spec.expires_at > now)

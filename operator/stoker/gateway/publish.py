@@ -1,6 +1,7 @@
 """What is known of the cluster, and the files made of it: Envoy's and the policy's.
 
-Fed by the watch (or by a test) with documents and EndpointSlices; publish() writes whatever differs from what is on disk.
+Fed by the watch with documents and EndpointSlices; writes whatever differs from what is on disk. What Envoy reads comes before
+what the policy reads, so that nobody is sent where nothing is yet.
 """
 
 from __future__ import annotations
@@ -130,16 +131,8 @@ class Publisher:
         models = [(model.cluster, (model.namespace, model.service)) for model in routes.models]
         return [*models, *((site_cluster(own, site), (own, site.service)) for site in routes.sites)]
 
-    def publish(self) -> bool:
-        """Write what differs; whether anything did. Nothing happens before there are routes.
-
-        First what Envoy reads and then what the policy reads, so that nobody is sent where nothing is yet.
-        """
-        changed = self.write_envoy_files()
-        return self.write_state() or changed
-
     def write_envoy_files(self) -> bool:
-        """Everything that Envoy reads."""
+        """Everything that Envoy reads; whether anything differed. Nothing is written before there are routes."""
         if self._routes is None:
             return False
         xds, named = self._settings.xds, self._routes.routes
@@ -163,7 +156,7 @@ class Publisher:
         return self._write(path, build_endpoints(cluster, endpoints))
 
     def write_state(self) -> bool:
-        """Everything that the policy reads."""
+        """Everything that the policy reads; see write_envoy_files."""
         if self._routes is None:
             return False
         found = self._endpoints(self._routes)

@@ -16,7 +16,6 @@ from stoker.desired.api_key import (
     key_prefix,
     live_key_hashes,
     next_change,
-    resolve_key_hashes,
     secret_name,
 )
 
@@ -78,19 +77,6 @@ def test_adding_a_known_hash_does_not_double_it() -> None:
 
 def test_hashes_live_until_the_moment_they_expire() -> None:
     assert [e.sha256[0] for e in live_key_hashes([entry("a"), entry("b", 1), entry("c", 0)], NOW)] == ["a", "b"]
-
-
-def test_a_given_hash_keeps_the_date_it_was_first_seen(make_key) -> None:
-    (first,) = resolve_key_hashes(make_key(sha256="a" * 64), NOW)
-    assert first == KeyHash(sha256="a" * 64, created_at=datetime(2026, 1, 1, tzinfo=UTC))
-    seen = make_key(sha256="a" * 64, status={"keys": [entry("a").model_dump(by_alias=True)]})
-    assert resolve_key_hashes(seen, NOW) == (entry("a"),)
-
-
-def test_a_made_key_keeps_the_hashes_that_live(make_key) -> None:
-    hashes = [entry("a"), entry("b", -1)]
-    made = make_key(status={"keys": [e.model_dump(by_alias=True) for e in hashes]})
-    assert resolve_key_hashes(made, NOW) == (entry("a"),)
 
 
 def test_a_key_is_active_until_it_is_suspended_or_expires(make_key) -> None:

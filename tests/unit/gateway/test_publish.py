@@ -45,31 +45,36 @@ def ready(settings: Settings) -> dict[str, list[str]]:
 QWEN = {"team-a/qwen": ["10.0.0.1:8080", "10.0.0.2:8080"]}
 
 
+def publish(publisher: Publisher) -> bool:
+    changed = publisher.write_envoy_files()
+    return publisher.write_state() or changed
+
+
 def test_everything_is_written_once(publisher: Publisher, settings: Settings) -> None:
-    assert publisher.publish()
+    assert publish(publisher)
     assert settings.bootstrap.exists()
     assert known_to_envoy(settings) == ["10.0.0.1", "10.0.0.2"]
     assert ready(settings) == QWEN
     assert (settings.xds / "cds.json").exists()
     assert json.loads((settings.state / "keys.json").read_bytes())["keys"][0]["name"] == "alice"
-    assert not publisher.publish(), "nothing has changed"
+    assert not publish(publisher), "nothing has changed"
 
 
 def test_a_second_process_finds_nothing_to_write(publisher: Publisher, settings: Settings) -> None:
-    publisher.publish()
+    publish(publisher)
     times = {path: path.stat().st_mtime_ns for path in settings.folder.rglob("*.json")}
     again = Publisher(settings)
     again.set_routes(routes(model("qwen"), model("embed", task="Embedding")))
     again.set_keys("gateway-keys-0", keys(key("alice", "sk-alice")))
     again.set_slices("team-a", [slice_of("qwen", "10.0.0.2", "10.0.0.1")])
-    assert not again.publish()
+    assert not publish(again)
     assert {path: path.stat().st_mtime_ns for path in settings.folder.rglob("*.json")} == times
 
 
 def test_nothing_is_written_before_there_are_routes(settings: Settings) -> None:
     publisher = Publisher(settings)
     publisher.set_keys("gateway-keys-0", keys())
-    assert not publisher.publish()
+    assert not publish(publisher)
     assert not list(settings.folder.rglob("*.json"))
     assert publisher.missing_keys() == ["routes"]
 
@@ -85,15 +90,15 @@ def test_what_is_missing_is_named(settings: Settings) -> None:
 def test_endpoints_of_a_namespace_that_was_not_listed_stay_as_they_are(
     publisher: Publisher, settings: Settings
 ) -> None:
-    publisher.publish()
+    publish(publisher)
     again = Publisher(settings)
     again.set_routes(routes(model("qwen"), model("new", namespace="team-b")))
     again.set_keys("gateway-keys-0", keys(key("alice", "sk-alice")))
-    again.publish()
+    publish(again)
     assert known_to_envoy(settings) == ["10.0.0.1", "10.0.0.2"]
     assert ready(settings) == QWEN
     again.set_slices("team-a", [])
-    again.publish()
+    publish(again)
     assert ready(settings) == {}
 
 
@@ -103,9 +108,9 @@ def test_the_policy_hears_of_an_endpoint_only_when_envoys_files_have_it(settings
     publisher.set_routes(routes(model("qwen")))
     publisher.set_keys("gateway-keys-0", keys())
     publisher.set_slices("team-a", [slice_of("qwen", "10.0.0.1")])
-    publisher.publish()
+    publish(publisher)
     publisher.put_slice("team-a", slice_of("qwen", "10.0.0.2"))
-    publisher.publish()
+    publish(publisher)
     assert seen == [
         ({"team-a/qwen": ["10.0.0.1:8080"]}, ["10.0.0.1"]),
         ({"team-a/qwen": ["10.0.0.2:8080"]}, ["10.0.0.1", "10.0.0.2"]),
@@ -115,9 +120,9 @@ def test_the_policy_hears_of_an_endpoint_only_when_envoys_files_have_it(settings
 def test_endpoints_of_a_model_that_is_gone_stay_known_to_envoy_for_what_runs_there(
     publisher: Publisher, settings: Settings
 ) -> None:
-    publisher.publish()
+    publish(publisher)
     publisher.set_routes(routes(model("embed", task="Embedding")))
-    publisher.publish()
+    publish(publisher)
     assert ready(settings) == {}
     assert known_to_envoy(settings) == ["10.0.0.1", "10.0.0.2"]
 
@@ -125,33 +130,33 @@ def test_endpoints_of_a_model_that_is_gone_stay_known_to_envoy_for_what_runs_the
 def test_slices_come_change_and_go(publisher: Publisher, settings: Settings, clock: Clock) -> None:
     publisher.put_slice("team-a", slice_of("embed", "10.0.0.5"))
     assert publisher.new_endpoints() == {"10.0.0.1:8080", "10.0.0.2:8080", "10.0.0.5:8080"}
-    publisher.publish()
+    publish(publisher)
     assert publisher.new_endpoints() == set()
     assert ready(settings) == {"team-a/embed": ["10.0.0.5:8080"], **QWEN}
     publisher.drop_slice("team-a", slice_of("embed"))
-    publisher.publish()
+    publish(publisher)
     assert ready(settings) == QWEN
     assert known_to_envoy(settings) == ["10.0.0.1", "10.0.0.2", "10.0.0.5"], "for what was sent there already"
     assert publisher.due_in == LINGER_SECONDS
     clock.now += LINGER_SECONDS
-    publisher.publish()
+    publish(publisher)
     assert known_to_envoy(settings) == ["10.0.0.1", "10.0.0.2"]
     assert publisher.due_in is None
 
 
 def test_keys_of_a_secret_that_routes_no_longer_name_are_out(publisher: Publisher, settings: Settings) -> None:
     publisher.set_routes(routes(model("qwen"), keySecrets=[]))
-    publisher.publish()
+    publish(publisher)
     assert json.loads((settings.state / "keys.json").read_bytes())["keys"] == []
 
 
 @pytest.mark.parametrize("broken", [b"", b"[]", b'{"models": 5}', b'{"keys": 5}'])
 def test_a_broken_document_is_not_taken_over(publisher: Publisher, settings: Settings, broken: bytes) -> None:
-    publisher.publish()
+    publish(publisher)
     if b"keys" not in broken:
         publisher.set_routes(broken)
     publisher.set_keys("gateway-keys-0", broken if b"models" not in broken else b"[]")
-    assert not publisher.publish()
+    assert not publish(publisher)
 
 
 @pytest.mark.parametrize(
@@ -189,20 +194,20 @@ def test_https_begins_with_its_certificate_and_never_falls_back(settings: Settin
     publisher.set_routes(routes(model("qwen"), tls="front"))
     publisher.set_keys("gateway-keys-0", keys())
     publisher.set_certificate("front", *make_certificate()[:1], b"not its key")
-    publisher.publish()
+    publish(publisher)
     listener = settings.xds / "lds.json"
     assert not listener.exists()
     publisher.set_certificate("front", *make_certificate())
-    publisher.publish()
+    publish(publisher)
     assert b"transport_socket" in listener.read_bytes()
     # The next process does not know the certificate yet: what serves goes on serving.
     again = Publisher(settings)
     again.set_routes(routes(model("qwen"), tls="front"))
     again.set_keys("gateway-keys-0", keys())
-    assert not again.publish()
+    assert not publish(again)
     assert settings.certificate.exists()
     again.set_routes(routes(model("qwen")))
-    again.publish()
+    publish(again)
     assert b"transport_socket" not in listener.read_bytes()
     assert not settings.certificate.exists(), "a private key is not left behind"
 

@@ -84,8 +84,8 @@ def workload() -> Callable[..., ObservedWorkload]:
         present = sum(not seen.terminating for seen in pods)
         ready = sum(seen.ready and not seen.terminating for seen in pods)
         values: dict[str, Any] = {
-            "generation": 1, "observed_generation": 1, "replicas": present, "updated_replicas": present, "ready_replicas": ready,
-            "available_replicas": ready, **more,
+            "generation": 1, "observed_generation": 1, "replicas": present, "updated_replicas": present,
+            "ready_replicas": ready, **more,
         }  # fmt: skip
         return ObservedWorkload(ObservedDeployment(**values), pods)
 
