@@ -73,6 +73,8 @@ TENSOR_TYPES: dict[int, tuple[str, int, int]] = {
     42: ("Q2_0", 64, 18),
 }
 """Name, elements in a block, bytes of a block."""
+NEWER_TYPES = "unknown"
+"""What types are called that this code does not know."""
 
 
 @dataclass
@@ -85,8 +87,7 @@ class GgufHeader:
     tensors: int = 0
     parameters: int = 0
     bytes_by_type: dict[str, int] = field(default_factory=dict)
-    unknown_types: bool = False
-    """Tensors of types newer than this code: the bytes of weights are then those of the file."""
+    """Tensors of types newer than this code count by where they lie: as NEWER_TYPES, without the last of them."""
     data_end: int = 0
     """Least length of the whole file, if it is complete."""
     size: int = 0
@@ -149,6 +150,8 @@ class GgufParser:
         offset_end = 0
         for _ in range(tensors):
             offset_end = max(offset_end, (yield from self._tensor(header)))
+        if NEWER_TYPES in header.bytes_by_type:
+            header.bytes_by_type[NEWER_TYPES] = max(0, offset_end - header.weights_bytes)
         header.size = self._taken
         alignment = header.metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or not 1 <= alignment <= 1 << 20:
@@ -243,7 +246,7 @@ class GgufParser:
             raise BadModelError("a tensor claims to lie at an impossible place")
         header.parameters += elements
         if kind not in TENSOR_TYPES:
-            header.unknown_types = True
+            header.bytes_by_type.setdefault(NEWER_TYPES, 0)
             return offset
         name, block, size = TENSOR_TYPES[kind]
         if row % block:

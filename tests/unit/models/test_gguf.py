@@ -91,6 +91,18 @@ def test_parts_of_a_split_model_are_summed() -> None:
     assert both.weights_bytes == first.weights_bytes + 256 * 512 // 32 * 34
 
 
+def test_tensors_of_a_newer_type_count_by_where_they_lie() -> None:
+    newer = 999
+    tensors = [
+        (("token_embd.weight", (256, 64), newer), 0),
+        (("blk.0.ffn_up.weight", (256, 64), newer), 20_000),
+        (("output_norm.weight", (256,), 0), 50_000),
+    ]
+    found = facts_of([parsed(gguf_files.header(gguf_files.llama(), tensors))])
+    assert found.weights_bytes == 50_000 + 1024
+    assert found.parameters == 2 * 256 * 64 + 256
+
+
 def test_the_pooling_of_an_embedding_model_is_told() -> None:
     assert facts(gguf_files.llama(**{"llama.pooling_type": 1})).pooling == "mean"
     assert facts(gguf_files.llama(**{"llama.pooling_type": 0})).pooling == "none"
