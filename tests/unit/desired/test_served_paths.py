@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import get_args
 
 from stoker.api.model_deployment import Task
 from stoker.desired.served_paths import BASIC_PATHS, FURTHER_PATHS, served_paths
 from stoker.gateway.endpoints import ENDPOINTS, PATHS_BY_TASK
+
+DOCS = Path(__file__).parents[3] / "docs" / "gateway.md"
 
 
 def test_every_task_opens_something_on_every_engine() -> None:
@@ -29,3 +33,22 @@ def test_llama_cpp_opens_what_its_build_answers() -> None:
         "/detokenize",
     ]  # fmt: skip
     assert served_paths("LlamaCpp", "Embedding") == ["/v1/embeddings", "/tokenize", "/detokenize"]
+
+
+def test_the_table_in_the_docs_says_which_models_serve_a_path() -> None:
+    told: dict[str, tuple[set[str], set[str]]] = {}
+    for paths, tasks, engines in re.findall(r"^\| `POST (.+?) \| (.+?) \| (.+?) \|$", DOCS.read_text(), re.MULTILINE):
+        for path in re.findall(r"/[a-z0-9_/]+", paths):
+            told[path] = (set(re.findall(r"[A-Z]\w+", tasks)), set(re.findall(r"[A-Z]\w+", engines)))
+    served: dict[str, tuple[set[str], set[str]]] = {path: (set(), set()) for path in ENDPOINTS}
+    for engine, by_task in FURTHER_PATHS.items():
+        for task, paths in by_task.items():
+            for path in paths:
+                served[path][0].add(task)
+                served[path][1].add(engine)
+    for task, paths in BASIC_PATHS.items():
+        for path in paths:
+            served[path][0].add(task)
+            # "all", or all that have the task.
+            served[path][1].clear()
+    assert told == served
