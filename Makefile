@@ -72,6 +72,7 @@ bench-scale: setup tools ## 1,000 ModelDeployments on a control plane with KWOK 
 .PHONY: bench-agent
 bench-agent: setup ## the agent's memory and CPU beside a real llama.cpp; writes docs/benchmarks/agent.md
 	@.venv/bin/python tests/bench/agent.py
+
 .PHONY: bench-autoscaling
 bench-autoscaling: setup tools ## 300 models that scale themselves; writes docs/benchmarks/autoscaling-loop.md
 	@.venv/bin/python tests/bench/autoscaling.py

@@ -45,7 +45,9 @@ def diagnose(workload: Workload, seen: ObservedWorkload, wanted: int) -> Cause |
         return causes[0]
     ready = deployment.ready_replicas
     stuck = deployment.progress_reason == "ProgressDeadlineExceeded" and ready < wanted
-    if not pods and not leaving and not deployment.replicas and not stuck:
+    # Deployment and pods are watched apart: of a new one its pods may be known before Kubernetes is seen to have looked at it.
+    new = not deployment.observed_generation or not (pods or leaving or deployment.replicas)
+    if new and not stuck:
         return Cause(f"{workload.subject}Starting", f"{workload.maker} is about to make its pods")
     if deployment.observed_generation < deployment.generation:
         return Cause("RollingOut", f"{workload.maker}: a change is being taken over")
@@ -58,8 +60,12 @@ def diagnose(workload: Workload, seen: ObservedWorkload, wanted: int) -> Cause |
             f"{workload.maker} has not advanced within its deadline: see kubectl describe {workload.noun}",
             stalled=True,
         )
-    if deployment.updated_replicas < wanted or deployment.replicas > wanted:
+    if deployment.updated_replicas < deployment.replicas:
         return Cause("RollingOut", f"{deployment.updated_replicas} of {wanted} replicas are up to date")
+    if deployment.replicas > wanted:
+        return Cause("Stopping", f"{workload.maker} has {deployment.replicas} replicas and goes down to {wanted}")
+    if ready < wanted <= sum(pod.ready for pod in pods):
+        return Cause(f"{workload.subject}Loading", f"{workload.maker} has its replicas and is about to serve")
     if ready < wanted:
         return Cause(f"{workload.subject}Starting", f"{ready} of {wanted} replicas serve; the others are being started")
     return None

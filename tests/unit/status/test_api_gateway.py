@@ -152,4 +152,4 @@ def test_a_stopped_gateway_is_as_it_should_be(compute, make_gateway, workload) -
 
 
 def test_a_gateway_that_only_just_lost_its_replica_says_so(compute, workload, serving) -> None:
-    assert conditions(compute(workload(serving, ready_replicas=0)))["Ready"] == ("False", "GatewayStarting")
+    assert conditions(compute(workload(serving, ready_replicas=0)))["Ready"] == ("False", "GatewayLoading")

@@ -158,7 +158,7 @@ def test_a_missing_gpu_is_recognised_by_the_engines_accelerator(compute, make_mo
 
 def test_a_model_that_only_just_lost_its_replica_says_so(compute, workload, serving) -> None:
     status = compute(workload(serving, ready_replicas=0))
-    assert conditions(status)["Ready"] == ("False", "EngineStarting")
+    assert conditions(status)["Ready"] == ("False", "EngineLoading")
 
 
 def test_before_anything_exists_it_is_starting(compute) -> None:

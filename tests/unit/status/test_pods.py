@@ -322,6 +322,7 @@ def test_a_rollout_is_told_while_it_lasts(workload, ready_pod) -> None:
     both = (ready_pod(name="a"), ready_pod(name="b"))
     assert cause(workload(*both, updated_replicas=1), 2) == Cause("RollingOut", "1 of 2 replicas are up to date")
     assert cause(workload(*both, updated_replicas=1), 1).reason == "RollingOut"
+    assert cause(workload(*both), 1) == Cause("Stopping", "Deployment smol has 2 replicas and goes down to 1")
     assert cause(workload(*both, generation=2), 2).reason == "RollingOut"
 
 
