@@ -188,7 +188,7 @@ def kube(kind_cluster: KindCluster, request: pytest.FixtureRequest) -> Kube:
             # A kept cluster may run an older image under the same tag.
             kube.kubectl("rollout", "restart", f"deployment/{OPERATOR}", "-n", OPERATOR_NAMESPACE)
             kube.kubectl("rollout", "status", f"deployment/{OPERATOR}", "-n", OPERATOR_NAMESPACE, "--timeout=120s")
-        kube.kubectl("rollout", "status", "deployment/models", "-n", "stoker-demo", "--timeout=60s")
+        kube.kubectl("rollout", "status", "deployment/models", "-n", "stoker-demo", "--timeout=180s")
     return kube
 
 

@@ -14,4 +14,4 @@ IMAGE = "docker.io/stoker-demo/models:smollm2-135m-hf"
 def start_hub(kube: Kube) -> None:
     """Ready when it returns; its image must be in the cluster."""
     apply_script_server(kube, NAMESPACE, "hub", IMAGE, python="python3")
-    kube.kubectl("rollout", "status", "deployment/hub", "-n", NAMESPACE, "--timeout=60s")
+    kube.kubectl("rollout", "status", "deployment/hub", "-n", NAMESPACE, "--timeout=180s")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from awake import awake
 from pytest_kind import KindCluster
 
 Object = dict[str, Any]
@@ -58,14 +59,18 @@ CHILD_KINDS = (
 """Everything that Stoker makes; what Kubernetes makes out of it (ReplicaSets, EndpointSlices) follows by itself."""
 
 
-def until(read: Callable[[], T | None], what: str, within: float = 60, every: float = 0.1) -> T:
+PATIENCE = 180.0
+"""For what comes by itself, on a slow machine, too. A promise in seconds says `within`."""
+
+
+def until(read: Callable[[], T | None], what: str, within: float = PATIENCE, every: float = 0.1) -> T:
     """Ask again until the answer is there; an assertion that says what was awaited when it is not."""
-    end = time.monotonic() + within
+    end = awake() + within
     while True:
         answer = read()
         if answer:
             return answer
-        if time.monotonic() > end:
+        if awake() > end:
             raise AssertionError(f"not within {within:g} s: {what}; last answer: {answer!r}")
         time.sleep(every)
 
@@ -162,11 +167,11 @@ class Kube:
         result: Object = conditions.get(type_, {})
         return result
 
-    def wait_ready(self, *names: str, namespace: str, within: int = 120) -> None:
+    def wait_ready(self, *names: str, namespace: str, within: int = 240) -> None:
         """`kubectl wait --for=condition=Ready`, as a user's script does it."""
         self.kubectl("wait", "--for=condition=Ready", *names, "-n", namespace, f"--timeout={within}s")
 
-    def wait_current(self, plural: str, namespace: str, name: str, within: float = 120) -> None:
+    def wait_current(self, plural: str, namespace: str, name: str, within: float = 240) -> None:
         """Ready for this very generation and nothing under way any more."""
 
         def current() -> bool:
@@ -181,7 +186,7 @@ class Kube:
 
         until(current, f"{plural}/{name} Ready and nothing under way", within)
 
-    def wait_reason(self, plural: str, namespace: str, name: str, reason: str, within: float = 60) -> str:
+    def wait_reason(self, plural: str, namespace: str, name: str, reason: str, within: float = PATIENCE) -> str:
         """The message of the Ready condition once it is not Ready for this reason."""
 
         def message() -> str | None:
@@ -228,7 +233,7 @@ class Kube:
             phase: str = (self.get("pods", namespace, name) or {}).get("status", {}).get("phase", "")
             return phase if phase in ("Succeeded", "Failed") else ""
 
-        phase = until(over, f"the end of pod {name}", within=60)
+        phase = until(over, f"the end of pod {name}")
         return phase, self.kubectl("logs", name, "-n", namespace)
 
     def children(self, namespace: str, label_selector: str = MANAGED, kinds: Iterable[str] = CHILD_KINDS) -> dict[tuple[str, str], Object]:  # fmt: skip
@@ -241,7 +246,7 @@ class Kube:
 
     @contextmanager
     def watch(self, plural: str, namespace: str, name: str) -> Iterator[list[tuple[float, Object]]]:
-        """A growing list of (monotonic time, object), for as long as the block runs; starts with the present state."""
+        """A growing list of (seconds on the clock of `awake`, object), for as long as the block runs; starts with the present state."""
         version = API_VERSIONS[plural]
         base = f"/apis/{version}" if "/" in version else f"/api/{version}"
         query = f"watch=1&timeoutSeconds=1200&fieldSelector=metadata.name%3D{name}"
@@ -255,12 +260,12 @@ class Kube:
 
         def follow() -> None:
             assert process.stdout
-            seen.extend((time.monotonic(), json.loads(line)["object"]) for line in process.stdout)
+            seen.extend((awake(), json.loads(line)["object"]) for line in process.stdout)
 
         thread = threading.Thread(target=follow, daemon=True)
         thread.start()
         try:
-            until(lambda: bool(seen), f"the first event of {plural}/{name}", within=10)
+            until(lambda: bool(seen), f"the first event of {plural}/{name}")
             yield seen
         finally:
             process.kill()

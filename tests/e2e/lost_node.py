@@ -36,7 +36,7 @@ class LostNode:
             pods = self.kube.pods(namespace, selector)
             return pods[0] if pods and pods[0]["spec"].get("nodeName") == NAME else None
 
-        pod = until(bound, f"a pod on {NAME}", within=30)
+        pod = until(bound, f"a pod on {NAME}")
         spec = pod["spec"]
         conditions = [condition(kind) for kind in ("PodScheduled", "Initialized", "ContainersReady", "Ready")]
         self._say(

@@ -22,8 +22,8 @@ class Operators:
         holder: str = lease.get("spec", {}).get("holderIdentity") or ""
         return holder
 
-    def await_leader(self, other_than: str = "", within: float = 20) -> str:
-        return until(lambda: (found := self.leader()) != other_than and found, "a leader", within)
+    def await_leader(self, other_than: str = "") -> str:
+        return until(lambda: (found := self.leader()) != other_than and found, "a leader")
 
     def metrics(self, name: str) -> float:
         """Sum of the leader's series of this name."""
@@ -45,7 +45,7 @@ class Operators:
         old = {pod["metadata"]["name"] for pod in self.kube.pods(OPERATOR_NAMESPACE, PODS)}
         self.kube.kubectl("rollout", "restart", f"deployment/{OPERATOR}", "-n", OPERATOR_NAMESPACE)
         self.kube.kubectl("rollout", "status", f"deployment/{OPERATOR}", "-n", OPERATOR_NAMESPACE, "--timeout=120s")
-        until(lambda: (leader := self.leader()) and leader not in old, "a new leader", within=20)
+        until(lambda: (leader := self.leader()) and leader not in old, "a new leader")
 
     @contextmanager
     def down(self) -> Iterator[None]:
@@ -53,7 +53,7 @@ class Operators:
         deployment = self.kube.get("deployments", OPERATOR_NAMESPACE, OPERATOR)
         assert deployment
         self._scale(0)
-        until(lambda: not self.kube.list("pods", OPERATOR_NAMESPACE, PODS), "no operator pod", within=60)
+        until(lambda: not self.kube.list("pods", OPERATOR_NAMESPACE, PODS), "no operator pod")
         try:
             yield
         finally:

@@ -59,7 +59,7 @@ class Killer:
                     return str(found["containerID"]).rsplit("/", 1)[1]
             return None
 
-        container_id = until(identity, f"container {container} of {namespace}/{pod} running", within=10)
+        container_id = until(identity, f"container {container} of {namespace}/{pod} running")
         killed = self.kube.kubectl(
             "exec", "-n", NAMESPACE, "killer", "--", "sh", "-c", SCRIPT, "sh", container_id, command_line or "."
         )

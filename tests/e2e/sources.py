@@ -40,7 +40,7 @@ class Sources:
             }
         )
         kube.kubectl("rollout", "restart", "deployment/source", "-n", NAMESPACE)
-        kube.kubectl("rollout", "status", "deployment/source", "-n", NAMESPACE, "--timeout=60s")
+        kube.kubectl("rollout", "status", "deployment/source", "-n", NAMESPACE, "--timeout=180s")
 
     def uri(self, name: str, service: str = "source", file: str = MODEL_FILE) -> str:
         """The model by way of this name."""

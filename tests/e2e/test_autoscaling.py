@@ -119,21 +119,21 @@ def test_a_model_goes_from_zero_to_what_the_devices_allow_and_back_without_losin
     assert read_status(kube, namespace)["desiredReplicas"] == 1
 
     load = Load(gateway).start(STREAMS)
-    until(serving(kube, namespace, 2), "two replicas serve, as many as there are devices", within=60)
+    until(serving(kube, namespace, 2), "two replicas serve, as many as there are devices")
     stuck = until(
         lambda: [pod for pod in kube.pods(namespace, PODS) if not pod["spec"].get("nodeName")],
         "a third without a place",
     )
     assert len(stuck) == 1
     offer(kube, node, 3)
-    until(serving(kube, namespace, 3), "three replicas serve", within=60)
+    until(serving(kube, namespace, 3), "three replicas serve")
     load.stop()
     assert not load.failed
     assert load.answered >= STREAMS
 
-    until(lambda: read_status(kube, namespace)["desiredReplicas"] == 0, "it sleeps again", within=90)
-    kube.kubectl("wait", "--for=condition=Ready", f"modeldeployment/{MODEL}", "-n", namespace, "--timeout=60s")
-    until(lambda: not kube.pods(namespace, PODS), "its pods are gone", within=60)
+    until(lambda: read_status(kube, namespace)["desiredReplicas"] == 0, "it sleeps again")
+    kube.kubectl("wait", "--for=condition=Ready", f"modeldeployment/{MODEL}", "-n", namespace, "--timeout=180s")
+    until(lambda: not kube.pods(namespace, PODS), "its pods are gone")
     watcher.stop()
 
     numbers = [desired for desired, _, _ in watcher.seen]

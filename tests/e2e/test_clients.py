@@ -65,7 +65,7 @@ def test_embeddings(kube: Kube, service: Service, client: OpenAI) -> None:
     args = ["--pooling", "mean"]
     kube.apply(objects.model(service.namespace, "smollm2-embed", task="Embedding", args=args))
     kube.wait_ready("modeldeployment/smollm2-embed", namespace=service.namespace)
-    until(lambda: "smollm2-embed" in {m.id for m in client.models.list()}, "the gateway lists it", within=5)
+    until(lambda: "smollm2-embed" in {m.id for m in client.models.list()}, "the gateway lists it")
     answer = client.embeddings.create(model="smollm2-embed", input=["a cat", "a dog"])
     assert [item.index for item in answer.data] == [0, 1]
     assert len(answer.data[0].embedding) == len(answer.data[1].embedding) > 100
@@ -104,7 +104,7 @@ def test_a_request_that_is_too_large_is_a_413(client: OpenAI) -> None:
 def test_a_stopped_model_is_a_503_that_says_so(kube: Kube, service: Service, client: OpenAI) -> None:
     kube.apply(objects.model(service.namespace, "stopped", replicas=0))
     kube.wait_ready("modeldeployment/stopped", namespace=service.namespace)
-    until(lambda: "stopped" in {m.id for m in client.models.list()}, "the gateway lists it", within=5)
+    until(lambda: "stopped" in {m.id for m in client.models.list()}, "the gateway lists it")
     with pytest.raises(openai.InternalServerError) as caught:
         client.chat.completions.create(model="stopped", messages=HELLO)
     assert caught.value.status_code == 503

@@ -56,7 +56,7 @@ def steady_calls(gateway: Gateway) -> Iterator[list[str]]:
 
 
 def only_pod(kube: Kube, service: Service, selector: str) -> str:
-    (pod,) = until(lambda: len(found := kube.pods(service.namespace, selector)) == 1 and found, "one pod", within=60)
+    (pod,) = until(lambda: len(found := kube.pods(service.namespace, selector)) == 1 and found, "one pod")
     name: str = pod["metadata"]["name"]
     return name
 
@@ -72,11 +72,11 @@ def test_a_stream_outlives_a_rolling_update_of_its_engine_and_calls_go_on(kube: 
         kube.patch(
             "modeldeployments", service.namespace, "smollm2", {"spec": {"env": [{"name": "NOTE", "value": "1"}]}}
         )
-        until(lambda: old not in [p["metadata"]["name"] for p in kube.pods(service.namespace, ENGINE_PODS)], "the old pod leaves", within=60)  # fmt: skip
+        until(lambda: old not in [p["metadata"]["name"] for p in kube.pods(service.namespace, ENGINE_PODS)], "the old pod leaves")  # fmt: skip
         assert stream.running, "the stream must be under way while the pod is taken away"
         stream.await_end()
     assert failed == []
-    until(lambda: is_gone(kube, service, old), "the drained pod is gone", within=30)
+    until(lambda: is_gone(kube, service, old), "the drained pod is gone")
     kube.wait_current("modeldeployments", service.namespace, "smollm2")
 
 
@@ -84,16 +84,14 @@ def test_a_stream_outlives_stopping_its_model_and_new_calls_are_told(kube: Kube,
     old = only_pod(kube, service, ENGINE_PODS)
     stream = service.gateway.long_stream(LONG / 2)
     kube.kubectl("scale", "modeldeployment/smollm2", "-n", service.namespace, "--replicas=0")
-    answer = until(
-        lambda: (found := service.gateway.chat()).status == 503 and found, "new calls are refused", within=10
-    )
+    answer = until(lambda: (found := service.gateway.chat()).status == 503 and found, "new calls are refused")
     assert answer.error["code"] == "model_stopped"
     assert stream.running
     stream.await_end()
-    until(lambda: is_gone(kube, service, old), "the drained pod is gone", within=30)
+    until(lambda: is_gone(kube, service, old), "the drained pod is gone")
     kube.kubectl("scale", "modeldeployment/smollm2", "-n", service.namespace, "--replicas=1")
     kube.wait_current("modeldeployments", service.namespace, "smollm2")
-    until(lambda: service.gateway.chat().status == 200, "calls are answered again", within=5)
+    until(lambda: service.gateway.chat().status == 200, "calls are answered again")
 
 
 def test_a_stream_outlives_its_gateway_pod_and_calls_go_on(kube: Kube, service: Service) -> None:
@@ -115,11 +113,12 @@ def test_a_stream_outlives_its_gateway_pod_and_calls_go_on(kube: Kube, service: 
 def test_a_stream_outlives_a_crash_beside_envoy_and_calls_come_back_at_once(
     kube: Kube, service: Service, killer: Killer, process: str
 ) -> None:
+    """At once: half a second, as tests/gateway measures; here other work on the machine counts in. The kubelet would take 10 s and more."""
     pod = only_pod(kube, service, GATEWAY_PODS)
     stream = service.gateway.long_stream(LONG / 3)
     killer.sigkill(service.namespace, pod, "policy", process)
-    until(lambda: service.gateway.chat().status == 200, "calls are answered again", within=2)
-    until(lambda: service.gateway.request("GET", "/v1/models").status == 200, "the list, too", within=2)
+    until(lambda: service.gateway.chat().status == 200, "calls are answered again", within=8)
+    until(lambda: service.gateway.request("GET", "/v1/models").status == 200, "the list, too", within=8)
     assert stream.running
     stream.await_end()
 
@@ -134,17 +133,17 @@ def test_a_pod_whose_engine_still_loads_goes_at_once(kube: Kube, service: Servic
     kube.wait_reason("modeldeployments", service.namespace, "loads", "EngineLoading")
     pod = only_pod(kube, service, "stoker.dev/model-deployment=loads")
     kube.delete("modeldeployments", service.namespace, "loads")
-    until(lambda: is_gone(kube, service, pod), "the pod is gone", within=15)
+    until(lambda: is_gone(kube, service, pod), "the pod is gone", within=25)
 
 
 def test_a_pod_that_serves_is_used_at_once(kube: Kube, service: Service) -> None:
     old = only_pod(kube, service, ENGINE_PODS)
     kube.kubectl("delete", "pod", old, "-n", service.namespace, "--wait=false")
-    answer = until(lambda: (found := service.gateway.chat()).status == 503 and found, "no engine", within=20)
+    answer = until(lambda: (found := service.gateway.chat()).status == 503 and found, "no engine")
     assert answer.error["code"] == "model_not_ready"
     assert int(answer.headers["retry-after"]) > 0
     # The gateway knows before the status does that the old pod goes; Ready must be the new one's.
     model = ("modeldeployment/smollm2", "-n", service.namespace)
-    kube.kubectl("wait", "--for=condition=Ready=false", *model, "--timeout=10s")
+    kube.kubectl("wait", "--for=condition=Ready=false", *model, "--timeout=180s")
     kube.wait_ready("modeldeployment/smollm2", namespace=service.namespace)
-    until(lambda: service.gateway.chat().status == 200, "the new pod is used", within=1)
+    until(lambda: service.gateway.chat().status == 200, "the new pod is used", within=5)

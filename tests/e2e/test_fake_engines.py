@@ -21,7 +21,7 @@ from e2e.kube import Kube, Object, until
 IMAGE = "docker.io/stoker-test/fake-engines:1"
 TOKEN_SECONDS = 0.5
 STREAMS = 20
-SECONDS = 20
+SECONDS = 28
 """What of each engine is under way, and for how long, while its pods go away."""
 REPLICAS = 2
 SLOTS = STREAMS // REPLICAS
@@ -131,7 +131,6 @@ class Fakes:
             until(
                 lambda n=name, p=pods: len(set(p) & set(self.pods(n))) <= count,  # type: ignore[misc]
                 f"{count} of the old pods of {name} at most stay",
-                within=15,
             )
 
 
@@ -167,7 +166,7 @@ def fakes(kube: Kube, make_namespace: Callable[[str], str], next_port: Callable[
     kube.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=baseline", "--overwrite")
     offer(kube, node, REPLICAS)
     kube.apply(*a_folder_with_weights(namespace))
-    kube.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/fill", "-n", namespace, "--timeout=60s")
+    kube.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/fill", "-n", namespace, "--timeout=180s")
     made = [each for name, fake in FAKES.items() for each in (fake_engine(namespace, name, fake), model(namespace, name, fake, name))]  # fmt: skip
     many = objects.model(namespace, REAL, contextLength=512, maxConcurrentRequests=SLOTS, replicas=REPLICAS, rollout={"strategy": "Recreate"})  # fmt: skip
     kube.apply(*made, objects.engine(namespace), many, objects.gateway(namespace, port.node_port))
@@ -247,7 +246,7 @@ def running_pods(fakes: Fakes, name: str, replicas: int = REPLICAS) -> list[str]
         ]
         return found if len(found) == replicas else None
 
-    return until(find, f"{replicas} engines of {name} run", within=120)
+    return until(find, f"{replicas} engines of {name} run")
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +256,7 @@ def seen_loading(fakes: Fakes) -> dict[str, Seen]:
     pods = {name: running_pods(fakes, name) for name in FAKES}
     for name, each in pods.items():
         if FAKES[name].before == "open":
-            until(lambda p=each: all(fakes.load(pod)["up"] for pod in p), f"the port of {name} is open", within=30)  # type: ignore[misc]
+            until(lambda p=each: all(fakes.load(pod)["up"] for pod in p), f"the port of {name} is open")  # type: ignore[misc]
         ready = fakes.kube.condition("modeldeployments", fakes.namespace, name).get("status")
         seen[name] = Seen([fakes.load(pod) for pod in each], ready=ready, answer=fakes.of(name).chat())
     for each in pods.values():
@@ -288,7 +287,7 @@ def test_a_fake_text_generation_webui_whose_load_failed_serves_nothing(fakes: Fa
     fakes.kube.apply(fake_engine(fakes.namespace, "fails", fake), model(fakes.namespace, "fails", fake, "fails", 1))
     (pod,) = running_pods(fakes, "fails", 1)
     fakes.let_load(pod, "fail")
-    until(lambda: fakes.load(pod)["up"], "the server is up", within=30)
+    until(lambda: fakes.load(pod)["up"], "the server is up")
     assert fakes.load(pod)["modelLoaded"] is False
     answer = fakes.of("fails").chat()
     assert (answer.status, answer.error["code"]) == (503, "model_not_ready")
@@ -297,8 +296,8 @@ def test_a_fake_text_generation_webui_whose_load_failed_serves_nothing(fakes: Fa
 
 @pytest.fixture(scope="module")
 def story(fakes: Fakes, seen_loading: dict[str, Seen]) -> Story:
-    """20 streams of 20 s of each engine: while they run one replica of two is taken away, and the other gets a new image."""
-    answers = {name: until(lambda n=name: (a := fakes.of(n).chat()).status == 200 and a, f"{name} answers", within=10) for name in FAKES}  # type: ignore[misc]  # fmt: skip
+    """20 streams of 28 s of each engine: while they run one replica of two is taken away, and the other gets a new image."""
+    answers = {name: until(lambda n=name: (a := fakes.of(n).chat()).status == 200 and a, f"{name} answers") for name in FAKES}  # type: ignore[misc]  # fmt: skip
     pods = {name: fakes.pods(name) for name in ALL}
     streams = {name: fakes.streams(name) for name in ALL}
     for each in streams.values():
@@ -311,7 +310,7 @@ def story(fakes: Fakes, seen_loading: dict[str, Seen]) -> Story:
     for name, fake in FAKES.items():
         if fake.counts:
             # Agents look every two seconds: until both have seen every stream.
-            until(lambda p=pods[name]: fakes.sees_all(p), f"the agents of {name} see all streams, and one that waits", within=8)  # type: ignore[misc]  # fmt: skip
+            until(lambda p=pods[name]: fakes.sees_all(p), f"the agents of {name} see all streams, and one that waits")  # type: ignore[misc]  # fmt: skip
         busy[name] = Seen(
             [fakes.load(p) for p in pods[name]], [fakes.metrics(p) for p in pods[name]], answer=answers[name]
         )

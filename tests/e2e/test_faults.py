@@ -57,7 +57,7 @@ class Scene:
         """Serves, and is killed; comes back, and is killed again: from then on the kubelet waits between its starts."""
         self.kube.wait_current("modeldeployments", self.namespace, name)
         for starts in range(2):
-            until(lambda n=starts: self.restarts(name) == n, "the engine runs again", within=10)  # type: ignore[misc]
+            until(lambda n=starts: self.restarts(name) == n, "the engine runs again")  # type: ignore[misc]
             self.killer.sigkill(self.namespace, self.pod(name)["metadata"]["name"], "engine")
 
     def restarts(self, name: str) -> int | None:
@@ -194,7 +194,7 @@ def scene(kube: Kube, make_namespace: Callable[[str], str], sources: Sources, ki
 def test_a_fault_has_its_own_reason_and_goes_when_its_cause_goes(scene: Scene, fault: Fault) -> None:
     name = fault.name
     fault.provoke(scene, name)
-    message = scene.kube.wait_reason("modeldeployments", scene.namespace, name, fault.reason, within=90)
+    message = scene.kube.wait_reason("modeldeployments", scene.namespace, name, fault.reason)
     assert fault.words in message
     if fault.mend:
         failed = scene.pod(name) if fault.stays else None

@@ -21,6 +21,7 @@ from e2e.client import NodePort, Service, read_key
 from e2e.kube import Kube, until
 from e2e.script_server import apply_script_server
 from gateway.certificates import make_certificate
+from ports import free_port
 
 ISSUER = "e2e-issuer"
 HOST = f"issuer.{ISSUER}.svc"
@@ -63,8 +64,7 @@ def redis_port() -> Iterator[int]:
     """On this machine, for there is no image of one."""
     found = shutil.which("valkey-server") or shutil.which("redis-server")
     assert found, "no Redis: hack/servers installs it"
-    with socket.create_server(("", 0)) as free:
-        port: int = free.getsockname()[1]
+    port = free_port()
     command = [found, "--port", str(port), "--bind", "0.0.0.0", "--protected-mode", "no", "--save", ""]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     yield port
@@ -103,7 +103,7 @@ def front(kube: Kube, service: Service, next_port: Callable[[], NodePort], redis
             ],
         ),
     )  # fmt: skip
-    kube.kubectl("rollout", "status", "deployment/issuer", "-n", ISSUER, "--timeout=60s")
+    kube.kubectl("rollout", "status", "deployment/issuer", "-n", ISSUER, "--timeout=180s")
     kube.wait_ready("apikey/bounded", "apikey/front-admin", namespace=namespace)
     kube.wait_current("apigateways", namespace, "front")
     return Front(kube, namespace, port.host_port, ours.decode())
@@ -122,7 +122,7 @@ def test_a_certificate_in_its_secret_is_served_and_its_successor_at_once(kube: K
     chain, private = make_certificate("second")
     kube.apply(secret(front.namespace, "front-tls", {"tls.crt": chain, "tls.key": private}, "kubernetes.io/tls"))
     # Each of the two pods has its own watch.
-    until(lambda: {front.subject() for _ in range(8)} == {"second"}, "both pods show the new one", within=15)
+    until(lambda: {front.subject() for _ in range(8)} == {"second"}, "both pods show the new one")
     front.authority = chain.decode()
     assert front.chat(key)[0] == 200
 

@@ -21,10 +21,10 @@ def browser(kube: Kube, service: Service) -> Iterator[httpx.Client]:
     gateway = ("patch", "apigateway", "gateway", "-n", service.namespace, "--type=merge", "-p")
     kube.kubectl(*gateway, '{"spec": {"portal": {"maxKeyDays": 30}}}')
     with httpx.Client(base_url=f"http://127.0.0.1:{service.gateway.port}", verify=False, trust_env=False) as client:
-        until(lambda: client.get("/").status_code == 200, "the portal's page", within=60)
+        until(lambda: client.get("/").status_code == 200, "the portal's page")
         yield client
     kube.kubectl(*gateway, '{"spec": {"portal": null}}')
-    until(lambda: kube.get("deployments", service.namespace, "gateway-portal") is None, "no portal", within=10)
+    until(lambda: kube.get("deployments", service.namespace, "gateway-portal") is None, "no portal")
 
 
 def field(page: httpx.Response, pattern: str) -> str:
@@ -37,18 +37,16 @@ def test_a_person_makes_a_key_uses_it_and_revokes_it(kube: Kube, service: Servic
     assert "smollm2" not in browser.get("/").text, "nothing is shown to strangers"
     assert browser.get("/keys").headers["location"] == "/portal/sign-in"
     assert browser.post("/portal/sign-in", data={"key": service.gateway.key}).status_code == 303
-    until(lambda: "smollm2" in browser.get("/").text, "the models", within=10)
+    until(lambda: "smollm2" in browser.get("/").text, "the models")
     csrf = field(browser.get("/keys"), r'name="csrf" value="([^"]+)"')
     page = browser.post("/portal/keys", data={"csrf": csrf, "title": "a test", "days": "30", "model": "smollm2"})
     assert page.status_code == 200, page.text
     key = field(page, r'class="key">([^<]+)<')
     name = field(page, r"/portal/keys/(a-test-[0-9a-f]+)/revoke")
     client = Gateway(service.gateway.port, key, "smollm2")
-    until(lambda: all(client.chat().status == 200 for _ in range(4)), "the key opens the gateway", within=10)
-    until(lambda: "Key “a test”" in browser.get("/portal/usage").text, "what was used, by the key's name", within=20)
-    until(
-        lambda: "running and 0 waiting now" in browser.get("/portal/admin").text, "the load of two moments", within=30
-    )
+    until(lambda: all(client.chat().status == 200 for _ in range(4)), "the key opens the gateway")
+    until(lambda: "Key “a test”" in browser.get("/portal/usage").text, "what was used, by the key's name")
+    until(lambda: "running and 0 waiting now" in browser.get("/portal/admin").text, "the load of two moments")
     assert "/v1/chat/completions" in browser.get("/portal/tools/curl.sh").text
     secrets = kube.kubectl("get", "secrets", "-n", service.namespace, "-o", "name").split()
     assert f"secret/{name}" not in secrets, "the key is nowhere but with its owner"
@@ -66,7 +64,7 @@ def test_the_gateway_serves_on_without_the_portal(kube: Kube, service: Service, 
         now = kube.pods(service.namespace, PODS)
         return bool(now) and not {pod["metadata"]["uid"] for pod in now} & set(pods)
 
-    until(lambda: replaced() and browser.get("/").status_code == 200, "the portal is back", within=60)
+    until(lambda: replaced() and browser.get("/").status_code == 200, "the portal is back")
 
 
 CONNECT = "import socket, sys; socket.setdefaulttimeout(2); print(socket.socket().connect_ex((sys.argv[1], int(sys.argv[2]))))"

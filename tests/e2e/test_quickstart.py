@@ -23,7 +23,7 @@ def namespace(kube: Kube, make_namespace: Callable[[str], str]) -> Iterator[str]
     name = make_namespace(f"e2e-quickstart-{next(numbers)}")
     yield name
     kube.kubectl("delete", "stoker", "--all", "-n", name)
-    until(lambda: kube.get("services", name, "gateway") is None, "the node port is free", within=60)
+    until(lambda: kube.get("services", name, "gateway") is None, "the node port is free")
 
 
 @pytest.mark.parametrize("order", [FILES, tuple(reversed(FILES))], ids=["engine-first", "gateway-first"])
@@ -35,7 +35,7 @@ def test_the_quickstart_converges_in_any_order(
         document = copy.deepcopy(documents[kind])
         document["metadata"]["namespace"] = namespace
         kube.apply(document)
-    until(lambda: kube.get("apikeys", namespace, "gateway-admin"), "the admin's key", within=10)
+    until(lambda: kube.get("apikeys", namespace, "gateway-admin"), "the admin's key")
     kube.wait_ready(*ALL_FOUR, namespace=namespace)
 
     lines = kube.kubectl("get", "stoker", "-n", namespace, "--no-headers").strip().splitlines()
@@ -58,9 +58,9 @@ def test_children_may_come_before_what_they_refer_to(kube: Kube, namespace: str,
         for kind, document in documents.items()
     }
     kube.apply(objects.key(namespace, "alice", owner="alice@example.com", models=["smollm2"]))
-    assert "gateway" in kube.wait_reason("apikeys", namespace, "alice", "GatewayNotFound", within=20)
+    assert "gateway" in kube.wait_reason("apikeys", namespace, "alice", "GatewayNotFound")
     kube.apply(mine["ModelDeployment"])
-    message = kube.wait_reason("modeldeployments", namespace, "smollm2", "EngineNotFound", within=20)
+    message = kube.wait_reason("modeldeployments", namespace, "smollm2", "EngineNotFound")
     assert "llama-cpp" in message
     kube.apply(mine["ApiGateway"])
     kube.apply(mine["InferenceEngine"])
@@ -80,7 +80,7 @@ def test_the_download_tells_how_far_it_is(kube: Kube, make_namespace: Callable[[
             messages.add(condition["message"])
         return len(messages) > 1
 
-    until(grown, "two different messages about the download", within=40, every=0.5)
+    until(grown, "two different messages about the download", every=0.5)
     kube.wait_current("modeldeployments", namespace, "slow")
     found = kube.get("modeldeployments", namespace, "slow")
     assert found

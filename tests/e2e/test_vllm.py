@@ -129,7 +129,7 @@ def moved(kube: Kube, service: Service) -> Move:
     asked = {"engineRef": {"name": "vllm"}, "source": {"uri": f"hf://{hub.MODEL}"}}
     after = kube.patch("modeldeployments", service.namespace, "smollm2", {"spec": asked})
     kube.wait_current("modeldeployments", service.namespace, "smollm2", within=START_SECONDS)
-    answer = until(lambda: (found := service.gateway.chat()).status == 200 and found, "vLLM answers", within=10)
+    answer = until(lambda: (found := service.gateway.chat()).status == 200 and found, "vLLM answers")
     assert before
     return Move(before, asked, after, answer)
 
@@ -173,9 +173,9 @@ def test_chat_and_a_stream_by_the_openai_client(client: OpenAI, moved: Move) -> 
 
 def test_the_agent_tells_vllms_numbers(kube: Kube, service: Service, moved: Move) -> None:
     stream = service.gateway.stream(tokens=200).await_first_piece()
-    until(lambda: running(kube, service) == 1, "one runs", within=10)
+    until(lambda: running(kube, service) == 1, "one runs")
     stream.await_end()
-    until(lambda: running(kube, service) == 0, "none runs", within=10)
+    until(lambda: running(kube, service) == 0, "none runs")
     # The replica that answered, of two at most.
     told = [page_of(said) for said in load(kube, service, "metrics")]
     seen = max(told, key=lambda page: page["stoker_engine_completion_tokens_total"])
@@ -250,9 +250,9 @@ def test_no_stream_is_cut_by_scaling_vllm_from_two_to_one_and_a_change_of_its_im
     # All under way, for 20 s and a little more.
     streams = [stream.await_first_piece() for stream in service.gateway.long_streams(STREAMS, seconds=28, longest=400)]
     kube.kubectl("scale", "modeldeployment/smollm2", "-n", service.namespace, "--replicas=1")
-    until(lambda: len(old & set(pods(kube, service))) == 1, "one pod leaves", within=15)
+    until(lambda: len(old & set(pods(kube, service))) == 1, "one pod leaves")
     kube.patch("inferenceengines", service.namespace, "vllm", {"spec": {"image": NEXT_IMAGE}})
-    until(lambda: not old & set(pods(kube, service)), "the other leaves, too", within=15)
+    until(lambda: not old & set(pods(kube, service)), "the other leaves, too")
     assert all(stream.running for stream in streams), "all must be under way when the pods leave"
     for stream in streams:
         stream.await_end()

@@ -7,6 +7,8 @@ import socket
 import struct
 import threading
 
+from ports import free_port
+
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 SAYS = {
     "resets at once": b"",
@@ -27,8 +29,8 @@ class BrokenEngine:
         """`healthy`: what is not a chat is answered."""
         self.chats = 0
         """Connections that brought one; where none is read: all."""
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listening.getsockname()[1]
+        self.port = free_port()
+        self._listening = socket.create_server(("127.0.0.1", self.port))
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,16 @@ from gateway.fake_kubernetes import FakeKubernetes
 from gateway.pod import NAMESPACE, Config, GatewayPod, until
 
 MARKERS = itertools.count()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test shows what the gateways said last."""
+    report = yield
+    if report.failed:
+        for pod in GatewayPod.made:
+            report.sections.extend(pod.last_words().items())
+    return report
 
 
 @dataclass
@@ -31,7 +41,7 @@ class World:
         """Take it over: when a key that is new with it opens the gateway, nothing older is in force any more."""
         name = f"marker-{next(MARKERS)}"
         config.key(name, f"sk-{name}").apply(self.kubernetes)
-        until(lambda: self.pod.request("GET", "/v1/models", key=f"sk-{name}").status == 200, "the configuration", 10)
+        until(lambda: self.pod.request("GET", "/v1/models", key=f"sk-{name}").status == 200, "the configuration")
 
     @property
     def seen(self) -> int:
@@ -85,7 +95,7 @@ def world(session_world: World) -> Iterator[World]:
     reset(session_world)
     session_world.apply(first_config())
     pod = session_world.pod
-    until(lambda: serves_as_at_first(pod), "the first configuration is in force again", within=10)
+    until(lambda: serves_as_at_first(pod), "the first configuration is in force again")
     for engine in session_world.engines:
         engine.seen.clear()
 

@@ -38,6 +38,8 @@ class FakeEngine(ThreadedServer):
         self.most_running = 0
         self.fails_with = 0
         """A status to answer everything with; 0 for none."""
+        self.ended = 0
+        """Streams that had begun when this was raised come to their end."""
         self.says = ""
         """Each piece of a stream; empty: its number."""
         self.start()
@@ -83,11 +85,13 @@ class FakeEngine(ThreadedServer):
         )
 
     async def _stream(self, request: web.Request, asked: dict[str, Any]) -> web.StreamResponse:
+        metadata, ended = asked.get("metadata", {}), self.ended
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
-        metadata = asked.get("metadata", {})
         try:
             for number in range(int(metadata.get("n", 5))):
+                if self.ended != ended:
+                    break
                 chunk = {
                     "id": "1",
                     "object": "chat.completion.chunk",

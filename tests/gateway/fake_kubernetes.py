@@ -16,6 +16,9 @@ Object = dict[str, Any]
 ADDRESSES = {"embed": "127.0.0.2", "coder": "127.0.0.3", "cold": "127.0.0.4"}
 
 
+TOLD_SECONDS = 20.0
+
+
 class FakeKubernetes(ThreadedServer):
     """Objects by plural, namespace and name, and a history that watches read from."""
 
@@ -25,6 +28,8 @@ class FakeKubernetes(ThreadedServer):
         self._history: list[tuple[int, str, str, str, Object]] = []
         self._changed = asyncio.Condition()
         self._version = 1
+        self._written: dict[object, int] = {}
+        """The newest version that each open watch has been told of."""
         self.forbidden: set[tuple[str, str]] = set()
         """(plural, namespace) that may not be read."""
         self.start()
@@ -96,8 +101,10 @@ class FakeKubernetes(ThreadedServer):
     async def _put(self, plural: str, obj: Object) -> None:
         metadata = obj["metadata"]
         place = (plural, metadata["namespace"], metadata["name"])
-        await self._record("MODIFIED" if place in self._objects else "ADDED", *place, obj)
+        kind = "MODIFIED" if place in self._objects else "ADDED"
+        # Whoever lists meanwhile may hear of it twice, but not never.
         self._objects[place] = obj
+        await self._record(kind, *place, obj)
 
     async def _delete(self, plural: str, namespace: str, name: str) -> None:
         obj = self._objects.pop((plural, namespace, name))
@@ -109,6 +116,10 @@ class FakeKubernetes(ThreadedServer):
             obj["metadata"]["resourceVersion"] = str(self._version)
             self._history.append((self._version, kind, plural, namespace, json.loads(json.dumps(obj))))
             self._changed.notify_all()
+            version = self._version
+            # Whoever calls knows: what it puts next is heard of later than this.
+            told = self._changed.wait_for(lambda: all(written >= version for written in self._written.values()))
+            await asyncio.wait_for(told, TOLD_SECONDS)
 
     async def _list_or_watch(self, request: web.Request) -> web.StreamResponse:
         plural, namespace = request.match_info["plural"], request.match_info["namespace"]
@@ -124,13 +135,18 @@ class FakeKubernetes(ThreadedServer):
             return web.json_response({"metadata": {"resourceVersion": str(self._version)}, "items": items})
         response = web.StreamResponse(headers={"content-type": "application/json"})
         await response.prepare(request)
-        seen = int(request.query["resourceVersion"])
-        while True:
-            async with self._changed:
-                while self._version <= seen:
-                    await self._changed.wait()
-                news = [entry for entry in self._history if entry[0] > seen]
-                seen = self._version
-            for _, kind, of, where, obj in news:
-                if (of, where) == (plural, namespace) and wanted(obj):
-                    await response.write(json.dumps({"type": kind, "object": obj}).encode() + b"\n")
+        seen, watch = int(request.query["resourceVersion"]), object()
+        try:
+            while True:
+                async with self._changed:
+                    self._written[watch] = seen
+                    self._changed.notify_all()
+                    while self._version <= seen:
+                        await self._changed.wait()
+                    news = [entry for entry in self._history if entry[0] > seen]
+                    seen = self._version
+                for _, kind, of, where, obj in news:
+                    if (of, where) == (plural, namespace) and wanted(obj):
+                        await response.write(json.dumps({"type": kind, "object": obj}).encode() + b"\n")
+        finally:
+            self._written.pop(watch, None)

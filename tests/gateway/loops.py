@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from aiohttp import web
+from ports import free_port
 
 Result = TypeVar("Result")
 
@@ -52,11 +53,10 @@ class ThreadedServer:
             self.application(), shutdown_timeout=0.1, handler_cancellation=True, access_log=None
         )
         await self._runner.setup()
+        self.port = self.port or free_port()
         for address in self.addresses:
             site = web.TCPSite(self._runner, address, self.port, reuse_address=True, ssl_context=self.context)
             await site.start()
-            assert site._server is not None
-            self.port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
 
     async def _stop(self) -> None:
         if self._runner is not None:

@@ -32,7 +32,6 @@ def fortress(session_world: World) -> Iterator[Fortress]:
     until(
         lambda: session_world.pod.request("GET", "/v1/models", key=issuer.token()).status == 200,
         "the key set",
-        within=15,
     )
     before = memory(session_world)
     yield Fortress(session_world, issuer)

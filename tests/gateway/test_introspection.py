@@ -103,7 +103,7 @@ def test_keys_are_never_shown_to_an_issuer_and_strangers_cannot_flood_it(
     assert {answer.status for answer in answers} == {401}
     assert len(issuer.asked_about) <= 50 * (time.monotonic() - began + 2)
     assert asking.pod.chat(key="opaque-alice").status in (200, 401)
-    until(lambda: asking.pod.chat(key="opaque-alice").status == 200, "those who are known", within=8)
+    until(lambda: asking.pod.chat(key="opaque-alice").status == 200, "those who are known")
     assert {seen.target for seen in asking.engines[0].seen} == {"/v1/chat/completions"}
     assert len({answer.error["code"] for answer in answers} - {"invalid_api_key", "token_not_checked"}) == 0  # fmt: skip
 
@@ -117,4 +117,4 @@ def test_without_its_issuer_a_token_is_not_let_in_and_keys_are(asking: World, is
         assert asking.pod.chat().status == 200
     finally:
         issuer.start()
-    until(lambda: asking.pod.chat(key="opaque-alice").status == 200, "the issuer is back", within=10)
+    until(lambda: asking.pod.chat(key="opaque-alice").status == 200, "the issuer is back")

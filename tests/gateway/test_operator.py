@@ -18,7 +18,7 @@ TOKEN = "operator-token"
 
 async def test_the_operator_understands_the_gateway_and_is_understood(world: World) -> None:
     async with LoadReader(gateway_port=world.pod.http_port) as reader:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             page = await reader.read_gateway(HOST, TOKEN)
             assert page is not None
             assert page.models
@@ -32,7 +32,7 @@ async def test_the_operator_understands_the_gateway_and_is_understood(world: Wor
 
 async def test_the_portal_reads_the_load_and_changes_nothing(world: World) -> None:
     token = portal_token(TOKEN)
-    async with Gateways(f"{HOST}:{world.pod.http_port}", token) as gateways, asyncio.timeout(10):
+    async with Gateways(f"{HOST}:{world.pod.http_port}", token) as gateways, asyncio.timeout(60):
         (page,) = await gateways.read()
     assert page is not None
     assert page.models

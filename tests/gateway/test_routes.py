@@ -14,8 +14,9 @@ from gateway.certificates import make_certificate, server_context
 from gateway.conftest import World, first_config
 from gateway.fake_engine import FakeEngine
 from gateway.fake_kubernetes import FakeKubernetes
-from gateway.pod import NAMESPACE, Answer, Config, GatewayPod, free_port, until
+from gateway.pod import NAMESPACE, Answer, Config, GatewayPod, until
 from gateway.wire import open_stream
+from ports import free_port
 
 Entry = dict[str, Any]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import subprocess
@@ -12,9 +13,11 @@ from typing import Any
 
 import pytest
 import redis
+from awake import awake
 from gateway.counting_engine import CountingEngine
 from gateway.fake_kubernetes import FakeKubernetes
-from gateway.pod import NAMESPACE, Answer, Config, GatewayPod, free_port, until
+from gateway.pod import NAMESPACE, Answer, Config, GatewayPod, until
+from ports import free_port
 
 BOUNDS = {
     "requests": {"requestsPerMinute": 60},
@@ -35,6 +38,13 @@ class RedisServer:
         assert found, "no Redis: hack/servers installs it"
         command = [found, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        # A gateway that asks before it listens would not trust it for a minute.
+        until(self.answers, "Redis")
+
+    def answers(self) -> bool:
+        with contextlib.suppress(redis.ConnectionError), redis.Redis(port=self.port) as client:
+            return bool(client.ping())
+        return False
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGCONT)
@@ -71,7 +81,7 @@ class World:
         for pod in self.pods:
             until(lambda pod=pod: pod.request("GET", "/v1/models", key=self.key).status == 200, "the key")
             if shared and not self.is_shared:
-                until(lambda pod=pod: self.says(pod, "limits are counted in Redis"), "Redis is asked", within=10)
+                until(lambda pod=pod: self.says(pod, "limits are counted in Redis"), "Redis is asked")
         self.is_shared = shared
 
     is_shared = False
@@ -171,13 +181,13 @@ def test_places_and_tokens_are_shared_and_come_back(world: World, run_together: 
         calls = [lambda pod=pod: world.ask(pod, wait=0.5) for pod in world.pods for _ in range(4)]
         return run_together(calls).count(200)
 
-    until(lambda: at_once() == 3, "three places in all", within=15)
-    until(lambda: at_once() == 3, "and again", within=15)
+    until(lambda: at_once() == 3, "three places in all")
+    until(lambda: at_once() == 3, "and again")
     world.begin("tokens", BOUNDS["tokens"])
     assert "x-ratelimit-limit-tokens" in world.chat(world.pods[0]).headers
     assert world.ask(world.pods[0], prompt=80, completion=15) == 200
     long = {"messages": [{"role": "user", "content": "x" * 160}]}
-    until(lambda: world.chat(world.pods[1], **long).status == 429, "the other replica knows of it", within=3)
+    until(lambda: world.chat(world.pods[1], **long).status == 429, "the other replica knows of it")
 
 
 def test_redis_stopped_in_mid_run_never_lets_more_in_than_the_limit(world: World) -> None:
@@ -196,18 +206,18 @@ def test_a_redis_that_hangs_holds_nobody_up(world: World) -> None:
     world.begin("hanging", {"requestsPerMinute": 1000})
     assert world.spread(4) == 4
     world.redis.process.send_signal(signal.SIGSTOP)
-    began = time.monotonic()
+    began = awake()
     assert world.spread(20) == 20
-    assert time.monotonic() - began < 5
+    assert awake() - began < 10
 
 
 def test_a_redis_that_is_back_empty_is_not_trusted_for_a_minute(world: World) -> None:
     world.begin("back", BOUNDS["requests"])
     admitted = world.spread(24)
     world.redis.stop()
-    until(lambda: all(world.says(pod, "without Redis") for pod in world.pods), "it is missed", within=10)
+    until(lambda: all(world.says(pod, "without Redis") for pod in world.pods), "it is missed")
     world.redis.start()
-    until(lambda: all(world.says(pod, "in Redis again") for pod in world.pods), "it is back", within=10)
+    until(lambda: all(world.says(pod, "in Redis again") for pod in world.pods), "it is back")
     assert admitted + world.spread(90) <= 60
 
 

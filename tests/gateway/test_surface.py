@@ -25,6 +25,10 @@ def world(world: World) -> Iterator[World]:
     world.kubernetes.put_endpoints(NAMESPACE, "full", [world.engines[0].port])
     config.apply(world.kubernetes)
     until(lambda: world.pod.chat("full").status == 200, "the models of these tests")
+    # Envoy takes over the origins by itself, a moment later.
+    until(
+        lambda: "access-control-allow-origin" in world.pod.chat_with({"origin": ORIGIN}, "full").headers, "the origins"
+    )
     for engine in world.engines:
         engine.seen.clear()
     yield world

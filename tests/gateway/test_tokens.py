@@ -34,9 +34,7 @@ def issuer() -> Iterator[FakeIssuer]:
 @pytest.fixture
 def trusting(world: World, issuer: FakeIssuer) -> World:
     apply(world, issuer)
-    until(
-        lambda: world.pod.request("GET", "/v1/models", key=issuer.token()).status == 200, "a token is let in", within=15
-    )
+    until(lambda: world.pod.request("GET", "/v1/models", key=issuer.token()).status == 200, "a token is let in")
     for engine in world.engines:
         engine.seen.clear()
     return world
@@ -98,9 +96,16 @@ def test_a_good_token_without_a_role_is_403(trusting: World, issuer: FakeIssuer)
 
 def test_a_token_ends_while_the_gateway_remembers_it(trusting: World, issuer: FakeIssuer) -> None:
     # A minute of clock skew is forgiven.
-    token = issuer.token(exp=int(time.time()) - 57)
-    assert trusting.pod.request("GET", "/v1/models", key=token).status == 200
-    until(lambda: trusting.pod.request("GET", "/v1/models", key=token).status == 401, "its end", within=6)
+    for left in (3, 20):
+        ends = int(time.time()) + left
+        token = issuer.token(exp=ends - 60)
+        status = trusting.pod.request("GET", "/v1/models", key=token).status
+        # On a slow machine it had no time left.
+        if status == 200:
+            break
+        assert time.time() >= ends
+    assert status == 200
+    until(lambda: trusting.pod.request("GET", "/v1/models", key=token).status == 401, "its end")
 
 
 def test_a_limit_is_the_users_whatever_token_he_brings(trusting: World, issuer: FakeIssuer) -> None:
@@ -118,13 +123,13 @@ def test_keys_still_open_the_gateway(trusting: World) -> None:
 def test_a_new_signing_key_is_fetched_when_a_token_names_it_and_strangers_cannot_make_it_fetch_more(
     trusting: World, issuer: FakeIssuer
 ) -> None:
-    asked = issuer.asked
+    asked, began = issuer.asked, time.monotonic()
     issuer.add_key("second")
     # At most one fetch in ten seconds.
-    until(lambda: trusting.pod.chat(key=issuer.token(kid="second")).status == 200, "the new key", within=25)
+    until(lambda: trusting.pod.chat(key=issuer.token(kid="second")).status == 200, "the new key")
     for number in range(300):
         trusting.pod.request("GET", "/v1/models", key=issuer.token(kid=f"made-up-{number}", key=issuer.keys["first"]))
-    assert issuer.asked - asked <= 4
+    assert issuer.asked - asked <= (time.monotonic() - began) / 10 + 2
     assert trusting.pod.chat(key=issuer.token()).status == 200
 
 
@@ -135,7 +140,7 @@ def test_with_the_issuer_away_tokens_are_checked_on_also_by_processes_that_start
     try:
         for process in ("relay", "policy"):
             trusting.pod.kill(process)
-            until(lambda: trusting.pod.chat(key=issuer.token()).status == 200, f"the next {process}", within=10)
+            until(lambda: trusting.pod.chat(key=issuer.token()).status == 200, f"the next {process}")
     finally:
         issuer.start()
 
@@ -160,7 +165,7 @@ def test_keys_are_found_by_discovery(trusting: World, issuer: FakeIssuer) -> Non
     config = first_config()
     config.more = {"roles": ROLES, "jwt": [issuer.route(jwksUri=None, discovery=True)]}
     trusting.apply(config)
-    until(lambda: trusting.pod.chat(key=issuer.token()).status == 200, "keys by discovery", within=15)
+    until(lambda: trusting.pod.chat(key=issuer.token()).status == 200, "keys by discovery")
     assert trusting.pod.chat(key=issuer.token(key=RSAKey.generate_key(2048))).status == 401
 
 
@@ -174,16 +179,15 @@ def test_an_issuer_under_an_authority_of_ones_own_is_heard_by_discovery_and_intr
     asked = {"url": f"{issuer.name}/introspect", "clientId": "gateway", "clientSecret": "client secret"}
     found = issuer.route(jwksUri=None, discovery=True, claims={"email": "email"})
     config = first_config()
-    config.more = {"roles": [*ROLES, {"name": "mail", "models": ["qwen"], "users": ["ALICE@example.com"]}], "jwt": [{**found, "roleMap": []}]}  # fmt: skip
-    known = len(world.pod.access_log())
+    config.more = {"roles": [*ROLES, {"name": "mail", "models": ["qwen"], "users": ["AMELIA@example.com"]}], "jwt": [{**found, "roleMap": []}]}  # fmt: skip
     try:
         config.more |= {"introspection": {**asked, "defaultRole": "reader"}, "authorities": chain.decode()}
         world.apply(config)
-        named = issuer.token(email="Alice@Example.com")
-        until(lambda: world.pod.chat(key=named).status == 200, "the keys are fetched", within=15)
-        assert world.pod.chat(key=issuer.token(email="alice@example.com", email_verified=False)).status == 403
+        named = issuer.token(email="Amelia@Example.com")
+        until(lambda: world.pod.chat(key=named).status == 200, "the keys are fetched")
+        assert world.pod.chat(key=issuer.token(email="amelia@example.com", email_verified=False)).status == 403
         assert world.pod.chat(key="opaque-alice").status == 200
-        line = until(lambda: [line for line in world.pod.access_log()[known:] if line.get("user") == "alice@example.com"], "the log")  # fmt: skip
+        line = until(lambda: [line for line in world.pod.access_log() if line.get("user") == "amelia@example.com"], "the log")  # fmt: skip
         assert line[0]["caller"].endswith("%20alice") or line[0]["caller"].endswith(" alice")
     finally:
         issuer.close()

@@ -75,9 +75,9 @@ class World:
         now = (total["requests"], total["prompt_tokens"], total["completion_tokens"])
         return tuple(new - old for new, old in zip(now, self.before, strict=True))
 
-    def expect_equal(self, within: float = 40) -> None:
+    def expect_equal(self) -> None:
         try:
-            until(lambda: self.counted() == self.told(), "sums are equal", within)
+            until(lambda: self.counted() == self.told(), "sums are equal")
         except AssertionError as error:
             raise AssertionError(f"counted {self.counted()}, the engine told {self.told()}") from error
 
@@ -121,7 +121,7 @@ def lasting_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     world = World(tmp_path_factory.mktemp("usage"))
     try:
         world.start()
-        until(world.counted, "the usage process", within=15)
+        until(world.counted, "the usage process")
         yield world
     finally:
         world.stop()
@@ -133,7 +133,7 @@ def world(lasting_world: World) -> World:
     world = lasting_world
     world.before = (0, 0, 0)
     world.engine.told.clear()
-    world.before = world.counted()
+    world.before = until(world.counted, "the usage process")
     return world
 
 
@@ -222,7 +222,7 @@ def test_a_killed_usage_process_loses_and_doubles_nothing(world: World) -> None:
             if number == 2:
                 assert world.report().error["code"] == "usage_unavailable"
             world.usage.start()
-            until(lambda: world.usage.total(), "the usage process is back", within=15)
+            until(lambda: world.usage.total(), "the usage process is back")
     world.expect_equal()
 
 
@@ -256,7 +256,7 @@ def test_pods_come_and_go_and_a_pod_that_leaves_in_order_hands_on_everything(tmp
 def test_a_pod_that_is_killed_is_short_by_what_was_in_flight_and_is_never_counted_twice(short_world: World) -> None:
     world, callers = short_world, 6
     with world.load(callers):
-        until(lambda: (world.counted() or (0,))[0] > 50, "calls are served and counted", within=15)
+        until(lambda: (world.counted() or (0,))[0] > 50, "calls are served and counted")
         began, before = time.monotonic(), world.told()
         until(lambda: world.told()[0] > before[0] + 50, "calls are served")
         per_second = 50 / (time.monotonic() - began)
@@ -277,8 +277,8 @@ def test_a_pod_that_is_killed_is_short_by_what_was_in_flight_and_is_never_counte
     counted = world.counted()
     assert counted is not None
     assert counted[0] <= after[0] + callers
-    # One flush is 50 ms, a piece is asked for every 100 ms.
-    assert counted[0] >= after[0] - callers - 0.4 * per_second, (counted, before, after)
+    # One flush is 50 ms, a piece is asked for every 100 ms; and the usage process may have waited for its turn.
+    assert counted[0] >= after[0] - callers - 1.5 * per_second, (counted, before, after)
 
 
 def test_usage_in_postgresql_survives_the_database_being_away(tmp_path: Path) -> None:
@@ -286,17 +286,17 @@ def test_usage_in_postgresql_survives_the_database_being_away(tmp_path: Path) ->
     world = World(tmp_path, database_url=postgres.url)
     try:
         world.start()
-        until(lambda: world.usage.total(), "the first answer", within=15)
+        until(lambda: world.usage.total(), "the first answer")
         with world.load() as statuses:
             for _ in range(2):
                 count = len(statuses)
                 until(lambda count=count: len(statuses) > count + 30, "calls go on")
                 postgres.stop()
-                until(lambda: world.report().status == 503, "usage cannot be read", within=20)
+                until(lambda: world.report().status == 503, "usage cannot be read")
                 count = len(statuses)
                 until(lambda count=count: len(statuses) > count + 30, "calls go on without")
                 postgres.start()
-                until(lambda: world.report().status == 200, "usage is back", within=40)
+                until(lambda: world.report().status == 200, "usage is back")
         assert set(statuses) == {200}
         world.expect_equal()
     finally:
@@ -305,7 +305,7 @@ def test_usage_in_postgresql_survives_the_database_being_away(tmp_path: Path) ->
 
 
 def test_the_usage_process_lets_nobody_else_in(world: World) -> None:
-    until(lambda: world.usage.total(), "it runs", within=15)
+    until(lambda: world.usage.total(), "it runs")
     for target in ("/usage", "/keys"):
         for headers in ({}, {"authorization": "Bearer sk-root"}):
             assert exchange(world.usage.port, "GET", target, None, headers, 5).status == 401
@@ -315,7 +315,7 @@ def test_the_usage_process_lets_nobody_else_in(world: World) -> None:
 
 
 def test_the_portal_reads_usage_and_nothing_else(world: World) -> None:
-    until(lambda: world.usage.total(), "it runs", within=15)
+    until(lambda: world.usage.total(), "it runs")
     headers = {"authorization": f"Bearer {portal_token('operator-token')}"}
     assert exchange(world.usage.port, "GET", "/usage?by=user", None, headers, 5).status == 200
     assert exchange(world.usage.port, "GET", "/keys", None, headers, 5).status == 401

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from gateway.fake_kubernetes import FakeKubernetes
-from gateway.pod import NAME, NAMESPACE, SOURCE_ROOT, GatewayPod, exchange, free_port, until
+from gateway.pod import NAME, NAMESPACE, SOURCE_ROOT, GatewayPod, exchange, until
+from ports import free_port
 
 TOKEN = "operator-token"
 
@@ -57,7 +58,7 @@ class UsagePod:
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(timeout=15)
+            self.process.wait(timeout=60)
 
     def get(self, target: str) -> Any:
         """An answer's JSON; None while nobody answers."""
@@ -121,13 +122,13 @@ class Postgres:
         command = [*self._as, str(self._bin / "postgres"), "-D", str(self._data), "-p", str(self.port), "-h", "127.0.0.1", "-k", str(self._data), "-F"]  # fmt: skip
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         ready = [str(self._bin / "pg_isready"), "-h", "127.0.0.1", "-p", str(self.port), "-q"]
-        until(lambda: subprocess.run(ready).returncode == 0, "PostgreSQL", within=60)
+        until(lambda: subprocess.run(ready).returncode == 0, "PostgreSQL")
 
     def stop(self) -> None:
         """As an administrator in a hurry does."""
         assert self.process is not None
         self.process.send_signal(signal.SIGQUIT)
-        self.process.wait(timeout=20)
+        self.process.wait(timeout=60)
 
     def remove(self) -> None:
         """Stop it, if it runs, and forget what it holds."""

@@ -9,6 +9,9 @@ import socket
 
 from gateway.pod import Answer, GatewayPod
 
+ENDLESS = 100_000
+"""Pieces of a stream that lasts until the test raises its engine's `ended`, or leaves."""
+
 
 def open_stream(pod: GatewayPod, pieces: int, gap: float, model: str = "qwen") -> http.client.HTTPResponse:
     """A streamed chat whose head has arrived; the fake engine sends its pieces, `gap` seconds apart."""

@@ -66,7 +66,7 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
         with _proxy(kubeconfig) as http:
             server = ApiServer(kubeconfig, http)
             server.kubectl("apply", "--server-side", "-k", str(ROOT / "crds"))
-            server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+            server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=90s")
             server.kubectl("create", "namespace", NAMESPACE)
             shutil.rmtree(kubeconfig.parent / "cache")  # kubectl wrote down there that our kinds do not exist
             yield server

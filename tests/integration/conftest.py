@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 
 import pytest
 import pytest_asyncio
@@ -16,6 +16,17 @@ __all__ = ["api_server"]
 
 CLUSTER = "stoker-integration"
 _numbers = itertools.count(1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test shows what the operators said last."""
+    report = yield
+    if report.failed:
+        for operator in OperatorProcess.made:
+            if operator.log.exists():
+                report.sections.append((operator.log.name, "\n".join(operator.log.read_text().splitlines()[-40:])))
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -8,17 +8,17 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import yaml
+from ports import free_port
 
 from stoker.cluster.client import KubeClient
 from stoker.cluster.connection import Connection
@@ -101,7 +101,7 @@ def control_plane(name: str, folder: Path, *, kwok_nodes: int, capacity: str = "
 
 def _install(plane: ControlPlane) -> None:
     plane.kubectl("apply", "--server-side", "-k", str(ROOT / "crds"))
-    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=90s")
     plane.kubectl("create", "namespace", SYSTEM)
     # kubectl wrote down that our kinds do not exist.
     shutil.rmtree(plane.folder / "cache", ignore_errors=True)
@@ -134,6 +134,11 @@ class OperatorProcess:
     environment: dict[str, str] = field(default_factory=dict)
     port: int = 0
     _process: subprocess.Popen[bytes] | None = None
+    made: ClassVar[list[OperatorProcess]] = []
+    """Those whose logs a failed test shows."""
+
+    def __post_init__(self) -> None:
+        self.made.append(self)
 
     @property
     def log(self) -> Path:
@@ -153,7 +158,7 @@ class OperatorProcess:
 
     def start(self) -> None:
         """Start it and wait until its port answers."""
-        self.port = _free_port()
+        self.port = free_port()
         environment = {
             **os.environ,
             "KUBECONFIG": str(self.plane.operator_kubeconfig),
@@ -179,9 +184,9 @@ class OperatorProcess:
             return 0
         if self._process.poll() is None:
             self._process.send_signal(number)
-        return self._process.wait(timeout=20)
+        return self._process.wait(timeout=60)
 
-    def wait_for(self, path: str, timeout: float = 30) -> None:
+    def wait_for(self, path: str, timeout: float = 90) -> None:
         """Wait until its port says that all is well."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -203,21 +208,16 @@ class OperatorProcess:
         return {name: value for name, value in found.items() if 'resource="leases"' not in name}
 
     def messages(self) -> list[Object]:
-        """Its log, line by line."""
-        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        """Its log, line by line; of the last one it may have written only a part so far."""
+        lines = self.log.read_text().rpartition("\n")[0].splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
 
     def _get(self, path: str) -> httpx.Response:
         try:
-            return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=5, trust_env=False)
+            return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=30, trust_env=False)
         except httpx.HTTPError:
             assert self.running, f"the operator has ended: {self.log.read_text()[-3000:]}"
             raise
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _data(path: Path, encoded: str) -> Path:

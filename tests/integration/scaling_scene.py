@@ -10,17 +10,17 @@ import asyncio
 import base64
 import json
 import subprocess
-import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from awake import awake
 from fake_pods import FakeGateway, FakePods, fake_pods
 from integration.control_plane import ControlPlane
 from integration.objects import GATEWAY, engine, gateway, model
-from integration.waiting import is_ready, until
+from integration.waiting import PATIENCE, is_ready, until
 
 from stoker.cluster.client import KubeClient, Object
 from stoker.cluster.load import GATEWAY_PORT
@@ -77,10 +77,10 @@ class Scene:
     async def open(self, *models: Object, replicas: int = 1) -> None:
         """Engine, gateway and models; back when the operator hears the gateway."""
         self.apply(engine(), gateway(replicas=replicas, auth={"adminKey": False}), *models)
-        await until(self.client, API_GATEWAYS, self.namespace, GATEWAY, is_ready, timeout=40)
+        await until(self.client, API_GATEWAYS, self.namespace, GATEWAY, is_ready)
         for each in models:
             self.gateway_model(each["metadata"]["name"])
-            await until(self.client, MODEL_DEPLOYMENTS, self.namespace, each["metadata"]["name"], is_ready, timeout=40)
+            await until(self.client, MODEL_DEPLOYMENTS, self.namespace, each["metadata"]["name"], is_ready)
         await self.meet_gateway()
 
     async def meet_gateway(self) -> None:
@@ -96,13 +96,13 @@ class Scene:
         if before is not None:
             for name in before.models:
                 self.gateway.model(name)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(90):
             await self.gateway.streaming.wait()
 
     async def gateway_addresses(self) -> list[str]:
         """Of the pods that serve; a gateway has others, too."""
         selector = f"stoker.dev/api-gateway={GATEWAY},app.kubernetes.io/component=gateway"
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(90):
             while True:
                 pods, _ = await self.client.list(PODS, self.namespace, label_selector=selector)
                 there = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
@@ -149,10 +149,10 @@ class Scene:
                 for obj in event.items or ([event.object] if event.object else []):
                     seen = self.replicas[obj["metadata"]["name"]]
                     if not seen or seen[-1][1] != obj["spec"]["replicas"]:
-                        seen.append((time.monotonic(), obj["spec"]["replicas"]))
+                        seen.append((awake(), obj["spec"]["replicas"]))
                 self.changed.notify_all()
 
-    async def until(self, holds: Any, timeout: float = 30) -> None:
+    async def until(self, holds: Any, timeout: float = PATIENCE) -> None:
         """Wait for what the watches tell."""
         try:
             async with asyncio.timeout(timeout), self.changed:
@@ -165,7 +165,7 @@ class Scene:
         seen = self.replicas[name]
         return seen[-1][1] if seen else -1
 
-    async def call(self, name: str, *, seconds: float = 0.1, patience: float = 30) -> bool:
+    async def call(self, name: str, *, seconds: float = 0.1, patience: float = PATIENCE) -> bool:
         """One request as a gateway treats it; whether it had to be held."""
         numbers = self.gateway.model(self.key(name))
         held = not self.endpoints[name]

@@ -326,7 +326,7 @@ def test_the_operator_can_grant_a_gateway_its_own_secrets_and_nothing_it_does_no
 def test_the_built_in_roles_of_a_namespace_know_our_kinds(api_server: ApiServer, installed: str) -> None:
     for name in ("view", "edit"):
         api_server.kubectl("create", "rolebinding", name, f"--clusterrole={name}", f"--user={name}er", "-n", TEAMS[0])
-    deadline = time.monotonic() + 20  # a controller joins the roles
+    deadline = time.monotonic() + 90  # a controller joins the roles
     while not can(api_server, "editer", "create", "modeldeployments.stoker.dev"):
         assert time.monotonic() < deadline
     assert can(api_server, "editer", "patch", "modeldeployments.stoker.dev", "--subresource=scale")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import yaml
+from awake import awake
 from integration.control_plane import ROOT, ControlPlane, OperatorProcess
 from integration.objects import ENGINE, GATEWAY, MODEL, engine, gateway, model
 from integration.waiting import is_ready, until, until_gone
@@ -75,8 +75,8 @@ def test_the_quick_start_converges_in_any_order(
             each["spec"].get("expose", {}).pop("nodePort", None)  # one port of the node for six gateways
         plane.apply(*objects, namespace=namespace)
     for kind in ("inferenceengine", "modeldeployment", "apigateway"):
-        plane.kubectl("wait", "--for=condition=Ready", kind, "--all", "-n", namespace, "--timeout=30s")
-    plane.kubectl("wait", "--for=condition=Ready", "apikey/gateway-admin", "-n", namespace, "--timeout=30s")
+        plane.kubectl("wait", "--for=condition=Ready", kind, "--all", "-n", namespace, "--timeout=90s")
+    plane.kubectl("wait", "--for=condition=Ready", "apikey/gateway-admin", "-n", namespace, "--timeout=90s")
     lines = plane.kubectl("get", "stoker", "-n", namespace, "--no-headers").splitlines()
     assert [line.split()[2:4] for line in lines if line] == [
         ["True", "Serving"],
@@ -118,9 +118,9 @@ async def test_a_deleted_child_is_back_within_five_seconds(
     plane.apply(*objects, namespace=namespace)
     old = (await until(client, resource, namespace, name, bool))["metadata"]["uid"]
     await client.delete(resource, namespace, name)
-    started = time.monotonic()
-    await until(client, resource, namespace, name, lambda obj: obj["metadata"]["uid"] != old, timeout=10)
-    assert time.monotonic() - started < 5
+    started = awake()
+    await until(client, resource, namespace, name, lambda obj: obj["metadata"]["uid"] != old)
+    assert awake() - started < 5
 
 
 @pytest.mark.parametrize(
@@ -187,9 +187,9 @@ async def test_an_edited_child_is_put_back_within_five_seconds(
     await settled_versions(client, namespace)
     edited = await client.merge(resource, namespace, name, edit)
     assert not is_back(edited)
-    started = time.monotonic()
-    await until(client, resource, namespace, name, is_back, timeout=10)
-    assert time.monotonic() - started < 5
+    started = awake()
+    await until(client, resource, namespace, name, is_back)
+    assert awake() - started < 5
 
 
 async def test_a_deleted_config_secret_is_back_within_a_minute(
@@ -200,7 +200,9 @@ async def test_a_deleted_config_secret_is_back_within_a_minute(
     routes = f"{GATEWAY}-routes"
     token = (await until(client, SECRETS, namespace, routes, bool))["metadata"]["uid"]
     await client.delete(SECRETS, namespace, routes)
-    await until(client, SECRETS, namespace, routes, lambda obj: obj["metadata"]["uid"] != token, timeout=65)
+    started = awake()
+    await until(client, SECRETS, namespace, routes, lambda obj: obj["metadata"]["uid"] != token)
+    assert awake() - started < 65
 
 
 async def test_what_is_no_longer_wanted_goes(
@@ -234,9 +236,14 @@ async def test_the_same_again_writes_nothing(
     objects = (engine(), model(), gateway())
     plane.apply(*objects, namespace=namespace)
     await everything_ready(client, namespace)
-    before = await settled_versions(client, namespace)
-    plane.apply(*objects, namespace=namespace)
-    assert await settled_versions(client, namespace) == before
+    # Kubernetes' own controllers may still have had something to say; what the operator writes it would write each time.
+    for _ in range(3):
+        before = await settled_versions(client, namespace)
+        plane.apply(*objects, namespace=namespace)
+        after = await settled_versions(client, namespace)
+        if after == before:
+            break
+    assert after == before
 
 
 async def test_a_restarted_operator_writes_nothing(
@@ -244,13 +251,17 @@ async def test_a_restarted_operator_writes_nothing(
 ) -> None:
     plane.apply(engine(), model(), gateway(), namespace=namespace)
     await everything_ready(client, namespace)
-    before = await settled_versions(client, namespace)
-    assert operator.stop() == 0
-    operator.start()
-    # That it works again shows in something new; what was there it has seen before that.
-    plane.apply(engine("another"), namespace=namespace)
-    await until(client, INFERENCE_ENGINES, namespace, "another", is_ready)
-    after = await settled_versions(client, namespace)
+    for name in ("another", "one-more", "the-last"):
+        before = await settled_versions(client, namespace)
+        assert operator.stop() == 0
+        operator.start()
+        # That it works again shows in something new; what was there it has seen before that.
+        plane.apply(engine(name), namespace=namespace)
+        await until(client, INFERENCE_ENGINES, namespace, name, is_ready)
+        after = await settled_versions(client, namespace)
+        # Else Kubernetes' own controllers may have had something to say still; the operator would say it each time.
+        if {**after, **before} == after:
+            break
     assert {**after, **before} == after
 
 
@@ -261,7 +272,7 @@ async def test_everything_goes_with_its_owner_while_the_operator_is_down(
     await everything_ready(client, namespace)
     await until(client, CLAIMS, namespace, "cached-cache", bool)
     operator.stop()
-    plane.kubectl("delete", "modeldeployment,apigateway,inferenceengine", "--all", "-n", namespace, "--timeout=20s")
+    plane.kubectl("delete", "modeldeployment,apigateway,inferenceengine", "--all", "-n", namespace, "--timeout=90s")
     for kind, name in await versions(client, namespace):
         resource = next(known for known in (*CHILD_TYPES, *OWN_TYPES) if known.kind == kind)
         await until_gone(client, resource, namespace, name)

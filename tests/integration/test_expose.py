@@ -38,19 +38,19 @@ async def test_host_names_come_change_their_way_and_go(
     plane.apply(gateway(expose={"type": "Ingress", "hostname": "llm.example.com"}), namespace=namespace)
     ingress = await until(client, INGRESSES, namespace, GATEWAY, bool)
     assert ingress["spec"]["rules"][0]["host"] == "llm.example.com"
-    ready = await until(client, API_GATEWAYS, namespace, GATEWAY, is_ready, timeout=40)
+    ready = await until(client, API_GATEWAYS, namespace, GATEWAY, is_ready)
     assert ready["status"]["url"] == "http://llm.example.com/v1"
     uid = ingress["metadata"]["uid"]
     await client.delete(INGRESSES, namespace, GATEWAY)
-    await until(client, INGRESSES, namespace, GATEWAY, lambda obj: obj["metadata"]["uid"] != uid, timeout=10)
+    await until(client, INGRESSES, namespace, GATEWAY, lambda obj: obj["metadata"]["uid"] != uid)
 
     route = {"type": "HTTPRoute", "hostname": "llm.example.com", "parentRefs": [{"name": "public"}], "tls": {}}
     plane.apply(gateway(expose=route), namespace=namespace)
     await until(client, API_GATEWAYS, namespace, GATEWAY, lambda obj: reason(obj, "Stalled") == "GatewayApiMissing")
     plane.apply(DEFINITION, namespace=namespace)
-    plane.kubectl("wait", "--for=condition=Established", f"crd/{DEFINITION['metadata']['name']}", "--timeout=20s")
+    plane.kubectl("wait", "--for=condition=Established", f"crd/{DEFINITION['metadata']['name']}", "--timeout=90s")
     try:
-        ready = await until(client, API_GATEWAYS, namespace, GATEWAY, is_ready, timeout=40)
+        ready = await until(client, API_GATEWAYS, namespace, GATEWAY, is_ready)
         assert ready["status"]["url"] == "https://llm.example.com/v1"
         made = await client.get(HTTP_ROUTES, namespace, GATEWAY)
         assert made
@@ -59,4 +59,4 @@ async def test_host_names_come_change_their_way_and_go(
         plane.apply(gateway(expose={"type": "ClusterIP"}), namespace=namespace)
         await until_gone(client, HTTP_ROUTES, namespace, GATEWAY)
     finally:
-        plane.kubectl("delete", "crd", str(DEFINITION["metadata"]["name"]), "--timeout=20s")
+        plane.kubectl("delete", "crd", str(DEFINITION["metadata"]["name"]), "--timeout=90s")

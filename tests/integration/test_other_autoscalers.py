@@ -133,7 +133,7 @@ async def test_a_horizontal_pod_autoscaler_as_in_the_guide_scales_a_model(
     await until(client, MODEL_DEPLOYMENTS, namespace, MODEL, is_ready)
     async with adapter(plane, client, namespace, "8") as fake:
         await client.create(HPA, example(namespace))
-        await until(client, DEPLOYMENTS, namespace, MODEL, lambda obj: obj["spec"]["replicas"] == 2, timeout=60)
+        await until(client, DEPLOYMENTS, namespace, MODEL, lambda obj: obj["spec"]["replicas"] == 2)
         scaler = await until(client, HPA, namespace, MODEL, lambda obj: obj["status"].get("desiredReplicas") == 2)
         await client.delete(HPA, namespace, MODEL)
     scaled = await until(client, MODEL_DEPLOYMENTS, namespace, MODEL, lambda obj: obj["status"]["replicas"] == 2)

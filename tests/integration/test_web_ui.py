@@ -53,7 +53,7 @@ async def test_the_web_chat_comes_stays_and_goes_without_what_is_kept(
 ) -> None:
     plane.kubectl("apply", "-f", "-", stdin=json.dumps(volume(f"for-{namespace}")))
     plane.apply(gateway(webUI={"storage": STORAGE}), namespace=namespace)
-    ready = await until(client, API_GATEWAYS, namespace, GATEWAY, serves, timeout=40)
+    ready = await until(client, API_GATEWAYS, namespace, GATEWAY, serves)
     assert ready["status"]["webUIUrl"] == f"http://{UI}.{namespace}.svc"
     assert ready["status"]["webUIAdminSecretName"] == f"{UI}-admin"
     key = await until(client, API_KEYS, namespace, UI, lambda obj: reason(obj) == "Active")
@@ -73,20 +73,20 @@ async def test_the_web_chat_comes_stays_and_goes_without_what_is_kept(
     for resource in (STATEFUL_SETS, SERVICES, NETWORK_POLICIES):
         old = (await until(client, resource, namespace, UI, bool))["metadata"]["uid"]
         await client.delete(resource, namespace, UI)
-        await until(client, resource, namespace, UI, lambda obj, old=old: obj["metadata"]["uid"] != old, timeout=10)
+        await until(client, resource, namespace, UI, lambda obj, old=old: obj["metadata"]["uid"] != old)
 
     plane.apply(gateway(webUI={"enabled": False}), namespace=namespace)
     await until_gone(client, STATEFUL_SETS, namespace, UI)
     await until_gone(client, API_KEYS, namespace, UI)
-    plane.kubectl("delete", "apigateway", GATEWAY, "-n", namespace, "--timeout=20s")
+    plane.kubectl("delete", "apigateway", GATEWAY, "-n", namespace, "--timeout=90s")
     # The garbage collector of a cluster that is half a minute old does not know our kinds yet.
-    await until_gone(client, SERVICES, namespace, GATEWAY, timeout=70)
+    await until_gone(client, SERVICES, namespace, GATEWAY)
     claim = await client.get(CLAIMS, namespace, UI)
     assert claim is not None
     assert await password(client, namespace) == first
 
     plane.apply(gateway(webUI={"storage": STORAGE}), namespace=namespace)
-    await until(client, API_GATEWAYS, namespace, GATEWAY, serves, timeout=40)
+    await until(client, API_GATEWAYS, namespace, GATEWAY, serves)
     assert await password(client, namespace) == first
     assert (await client.get(CLAIMS, namespace, UI) or {})["metadata"]["uid"] == claim["metadata"]["uid"]
 
@@ -100,13 +100,13 @@ async def test_its_trouble_is_not_the_gateways(
     def says(what: str):
         return lambda obj: reason(obj, "WebUIReady") == what and condition(obj, "Ready").get("status") == "True"
 
-    stalled = await until(client, API_GATEWAYS, namespace, GATEWAY, says("NameTaken"), timeout=40)
+    stalled = await until(client, API_GATEWAYS, namespace, GATEWAY, says("NameTaken"))
     assert f"Secret {UI}-secrets" in condition(stalled, "WebUIReady")["message"]
     await client.delete(SECRETS, namespace, f"{UI}-secrets")
-    await until(client, API_GATEWAYS, namespace, GATEWAY, says("SecretNotFound"), timeout=70)
+    await until(client, API_GATEWAYS, namespace, GATEWAY, says("SecretNotFound"))
     plane.apply(
         {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "pg"}, "stringData": {"url": "postgresql://h/d"}},
         namespace=namespace,
     )
-    await until(client, API_GATEWAYS, namespace, GATEWAY, serves, timeout=70)
+    await until(client, API_GATEWAYS, namespace, GATEWAY, serves)
     assert await client.get(CLAIMS, namespace, UI) is None

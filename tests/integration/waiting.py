@@ -8,6 +8,9 @@ from typing import Any
 
 from stoker.cluster.client import KubeClient, Object, ResourceType
 
+PATIENCE = 90.0
+"""For what comes by itself, on a slow machine, too. Promises in seconds are measured beside it (awake)."""
+
 
 async def until(
     client: KubeClient,
@@ -16,7 +19,7 @@ async def until(
     name: str,
     holds: Callable[[Object], Any],
     *,
-    timeout: float = 20,
+    timeout: float = PATIENCE,
 ) -> Object:
     """The object as soon as ``holds`` is true of it; what it was last when it never is."""
     last: Object | None = None
@@ -39,7 +42,7 @@ async def until_gone(
     namespace: str,
     name: str,
     *,
-    timeout: float = 30,
+    timeout: float = PATIENCE,
 ) -> None:
     """Return when there is no such object."""
     async with asyncio.timeout(timeout):

@@ -57,16 +57,17 @@ def cluster_processes(kind: Kind) -> list[str]:
             environment = (directory / "environ").read_bytes()
             cgroup = (directory / "cgroup").read_text()
             state = (directory / "stat").read_text().rsplit(")", 1)[1].split()[0]
+            command = (directory / "comm").read_text().strip()
         except OSError:
             continue  # ended meanwhile
         if (str(kind.cache).encode() in environment or f"/stk-{NAME}/" in cgroup) and state != "Z":
-            found.append(f"{directory.name} {(directory / 'comm').read_text().strip()}")
+            found.append(f"{directory.name} {command}")
     return found
 
 
 def assert_clean(kind: Kind, before: Snapshot) -> None:
-    """The kernel takes ended namespaces apart in the background: poll, but not for long."""
-    deadline = time.monotonic() + 10
+    """The kernel takes ended namespaces apart in the background, and on a busy machine in its own time."""
+    deadline = time.monotonic() + 60
     while (now := take_snapshot(kind)) != before and time.monotonic() < deadline:
         time.sleep(0.1)
     assert now == before
@@ -162,7 +163,7 @@ def test_an_interrupted_create_cleans_up_by_itself(kind: Kind, before: Snapshot)
     process = kind.start("create", "cluster", "--name", NAME)
     wait_for(lambda: MOMENTS["the API server has started"](kind))
     process.terminate()
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=90)
     assert "interrupted" in errors
     assert_clean(kind, before)
 
@@ -172,11 +173,11 @@ def kill_create(kind: Kind, happened: Callable[[Kind], bool], *options: str) -> 
     wait_for(lambda: happened(kind), pause_seconds=0.001)
     take_snapshot(kind)  # learns the cluster's number, by which a left-over interface would be known
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=90)
 
 
 def wait_for(happened: Callable[[], bool], pause_seconds: float = 0.05) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(pause_seconds)

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,11 +48,11 @@ def test_pods_are_scheduled_by_their_gpus_and_become_ready(plane: Kind) -> None:
     }
     deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "gpu"}, "spec": spec}
     plane.kubectl("apply", "-f", "-", text=json.dumps(deployment))
-    plane.kubectl("wait", "deployment/gpu", "--for=jsonpath={.status.readyReplicas}=3", "--timeout=30s")
-    pending = plane.kubectl(
-        "get", "events", "--field-selector", "reason=FailedScheduling", "-o", "jsonpath={..message}"
-    )
-    assert "Insufficient nvidia.com/gpu" in pending
+    plane.kubectl("wait", "deployment/gpu", "--for=jsonpath={.status.readyReplicas}=3", "--timeout=120s")
+    events = ("get", "events", "--field-selector", "reason=FailedScheduling", "-o", "jsonpath={..message}")
+    deadline = time.monotonic() + 60
+    while "Insufficient nvidia.com/gpu" not in (pending := plane.kubectl(*events)):
+        assert time.monotonic() < deadline, pending
 
 
 def test_a_second_one_runs_beside_it(plane: Kind) -> None:

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway.pod import Answer, exchange, free_port, until
+from gateway.pod import Answer, exchange, until
 from imagebuild.inputs import cache_dir
+from ports import free_port
 
 from stoker.api import ApiGateway
 from stoker.api.web_ui import WebUI

@@ -11,9 +11,10 @@ import subprocess
 import threading
 from pathlib import Path
 
-from gateway.pod import free_port, until
+from gateway.pod import until
 from imagebuild.inputs import require_packages
 from kindless.preflight import install_missing_packages
+from ports import free_port
 
 
 class Postgres:

@@ -21,7 +21,8 @@ from e2e.conformance import clients
 from gateway.conftest import World
 from gateway.fake_engine import FakeEngine
 from gateway.fake_kubernetes import FakeKubernetes
-from gateway.pod import NAMESPACE, Answer, Config, GatewayPod, free_port, until
+from gateway.pod import NAMESPACE, Answer, Config, GatewayPod, until
+from ports import free_port
 from webui.open_webui import SECRETS, SERVICE_KEY, USER_SECRET, OpenWebUI
 
 from stoker.api import ApiGateway

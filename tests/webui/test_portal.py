@@ -16,7 +16,8 @@ import httpx
 import pytest
 from aiohttp import web
 from gateway.loops import ThreadedServer
-from gateway.pod import free_port, until
+from gateway.pod import until
+from ports import free_port
 from webui.chrome import SERIOUS, Chrome, watched
 from webui.open_webui import EMAIL, PASSWORD, OpenWebUI
 from webui.portal_world import ADMIN_KEY, MODELS, IdentityProvider, PortalWorld, install_modules, oidc_of

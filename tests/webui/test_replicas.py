@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from gateway.conftest import World
-from gateway.pod import free_port
+from ports import free_port
 from webui.open_webui import EMAIL, PASSWORD, SECRETS, OpenWebUI
 from webui.servers import Postgres, Redis, RoundRobin
 

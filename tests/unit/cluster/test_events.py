@@ -21,7 +21,7 @@ async def test_the_same_reason_for_the_same_object_is_posted_once_to_a_fake_api_
         task = asyncio.create_task(poster.run())
         for name, reason in (("a", "Serving"), ("a", "Serving"), ("b", "Serving"), ("a", "EngineCrashed")):
             poster.post(regarding(name), "Normal", reason, "x" * 5000)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while len(fake.asked) < 3:
                 await asyncio.sleep(0.001)
         await asyncio.sleep(0.01)
@@ -51,6 +51,9 @@ async def test_a_burst_is_followed_by_few_per_second_with_fake_api_server(monkey
         for number in range(10):
             poster.post(regarding(str(number)), "Normal", "Serving", "")
         task = asyncio.create_task(poster.run())
+        async with asyncio.timeout(60):
+            while len(fake.asked) < 3:
+                await asyncio.sleep(0.001)
         await asyncio.sleep(0.1)
         task.cancel()
     assert len(fake.asked) == 3
@@ -62,7 +65,7 @@ async def test_what_is_news_each_time_is_posted_each_time_to_a_fake_api_server()
         for note in ("1 → 2", "2 → 3"):
             poster.post(regarding("a"), "Normal", "ScaledUp", note, repeated=True)
         task = asyncio.create_task(poster.run())
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while len(fake.bodies) < 2:
                 await asyncio.sleep(0.001)
         task.cancel()

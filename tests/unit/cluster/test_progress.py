@@ -62,7 +62,7 @@ async def test_the_owner_is_looked_at_when_a_download_has_moved_and_only_then(mo
     cache.put(PODS, pod("a-1", fetching=True))
     enqueued: list[tuple[str, tuple[str, str]]] = []
     task = asyncio.create_task(watch_downloads(cache, lambda kind, key: enqueued.append((kind, key))))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while len(asked) < 6:
             await asyncio.sleep(0.001)
     task.cancel()

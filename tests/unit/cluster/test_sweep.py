@@ -56,7 +56,7 @@ async def test_the_start_waits_until_everything_on_the_fake_api_server_is_heard(
         await asyncio.sleep(0.1)
         assert not waiting.done()
         cache.put(MODEL_DEPLOYMENTS, model("a", 5))
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 60)
 
 
 async def test_the_start_waits_for_namespaces_by_name_with_fake_api_server() -> None:
@@ -66,4 +66,4 @@ async def test_the_start_waits_for_namespaces_by_name_with_fake_api_server() -> 
     cache.put(NAMESPACES, team)
     async with serving(lambda _: names("10", team)) as (_, client):
         sweeper = Sweeper(client, cache, (), lose=lambda *_: None)
-        await asyncio.wait_for(sweeper.wait_until_heard((NAMESPACES,)), 5)
+        await asyncio.wait_for(sweeper.wait_until_heard((NAMESPACES,)), 60)

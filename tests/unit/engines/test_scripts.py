@@ -61,7 +61,7 @@ def with_group_of(process: subprocess.Popen[bytes], number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def calls_until(tmp_path: Path, line: str, timeout: float = 15) -> list[str]:
+def calls_until(tmp_path: Path, line: str, timeout: float = 60) -> list[str]:
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         calls = (tmp_path / "calls").read_text().splitlines() if (tmp_path / "calls").exists() else []
@@ -86,14 +86,14 @@ def test_ollama_is_served_filled_loaded_and_stopped_by_a_signal_with_a_fake_olla
             "pull qwen3:8b", "cp qwen3:8b m", "cp m x", "run m ",
         ]  # fmt: skip
         process.terminate()
-        process.wait(15)
+        process.wait(60)
         assert calls_until(tmp_path, "stopped")
 
 
 def test_a_model_that_ollama_does_not_have_ends_the_container_with_a_fake_ollama(tmp_path: Path) -> None:
     request = EngineRequest("m", shape="Library", reference="gone", context_length=4096)
     with started("Ollama", tmp_path, request, "ollama", FAKE_OLLAMA) as process:
-        assert process.wait(15) != 0
+        assert process.wait(60) != 0
 
 
 def test_lm_studio_is_started_loaded_and_stopped_by_a_signal_with_a_fake_lms(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_lm_studio_is_started_loaded_and_stopped_by_a_signal_with_a_fake_lms(tmp
             "load stoker/model --identifier m --context-length 4096 --gpu off --parallel 4 --yes --x",
         ]
         process.terminate()
-        assert process.wait(15) == 0
+        assert process.wait(60) == 0
         assert calls_until(tmp_path, "daemon down")
 
 
@@ -115,4 +115,4 @@ def test_when_the_daemon_is_gone_the_container_ends_with_a_fake_lms(tmp_path: Pa
     (tmp_path / "calls.gone").touch()
     request = EngineRequest("m", model_path="/models/d/m.gguf", context_length=4096)
     with started("LMStudio", tmp_path, request, "lms", FAKE_LMS) as process:
-        assert process.wait(15) == 1
+        assert process.wait(60) == 1

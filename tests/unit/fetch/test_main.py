@@ -64,7 +64,7 @@ def test_the_process_fetches_logs_lines_of_json_and_says_done(
 ) -> None:
     config = make_config(sha256=None)
     process = command(config)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert [json.loads(line)["event"] for line in output.splitlines()][-1] == "done"
     assert progress(config)["phase"] == "Done"
@@ -73,10 +73,10 @@ def test_the_process_fetches_logs_lines_of_json_and_says_done(
 
 def test_weights_that_are_there_end_the_process_within_a_second(make_config: Callable[..., FetchConfig]) -> None:
     config = make_config(sha256=None)
-    command(config).communicate(timeout=30)
+    command(config).communicate(timeout=120)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = command(config)
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert process.returncode == 0
     # Of CPU: how long that takes on the clock is a matter of what else the machine does.
@@ -89,18 +89,18 @@ def test_a_stopped_process_keeps_its_part_and_the_next_one_goes_on(
     whole = fake_source.files["model.gguf"]
     reached, go_on = threading.Event(), threading.Event()
     # The connection stays open but sends only half, so the process is sure to be in the middle of the body.
-    fake_source.answer(cut_after=len(whole) // 2, after_body=lambda: (reached.set(), go_on.wait(20)))
+    fake_source.answer(cut_after=len(whole) // 2, after_body=lambda: (reached.set(), go_on.wait(60)))
     config = make_config(sha256=None)
     process = command(config)
-    assert reached.wait(20)
+    assert reached.wait(60)
     wait_until(lambda: (config.partial / "model.gguf").stat().st_size > 0)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=10)
+    output, _ = process.communicate(timeout=120)
     go_on.set()
     assert process.returncode == 143, output
     assert (config.partial / "model.gguf").exists()
     process = command(config)
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert process.returncode == 0
     assert int(fake_source.gets[1].headers["range"].removeprefix("bytes=").rstrip("-")) > 0
     assert (config.folder / "model.gguf").read_bytes() == whole
@@ -163,7 +163,7 @@ def test_a_folder_that_cannot_be_written_says_whose_it_must_be(make_config: Call
     assert str(os.getuid()) in found.message
 
 
-def wait_until(condition: Callable[[], bool], timeout: float = 10.0) -> None:
+def wait_until(condition: Callable[[], bool], timeout: float = 60.0) -> None:
     """Another process is watched here, which offers no event to await."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:

@@ -130,6 +130,6 @@ def test_patterns_agree_with_a_plain_matcher(patterns: list[str], name: str) -> 
 
 
 def test_a_pattern_full_of_stars_does_not_take_for_ever() -> None:
-    began = time.monotonic()
+    began = time.process_time()
     assert compile_patterns(["*a" * 60 + "b"]).fullmatch("a" * 128) is None
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1

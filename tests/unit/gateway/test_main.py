@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
-import time
+from unittest.mock import patch
 
 from stoker.gateway.main import LONGEST_WAIT_SECONDS, QUICK_RESTARTS, STEADY_SECONDS, Child, describe
 
@@ -10,9 +10,11 @@ from stoker.gateway.main import LONGEST_WAIT_SECONDS, QUICK_RESTARTS, STEADY_SEC
 def ended(child: Child, after: float) -> float:
     """How long it waits after a life of so many seconds."""
     child.pid = 12345
-    child.started_at = time.monotonic() - after
-    child.ended(signal.SIGKILL)
-    return round(child.start_at - time.monotonic(), 1)
+    with patch("stoker.gateway.main.time") as clock:
+        clock.monotonic.return_value = 1000.0
+        child.started_at = 1000.0 - after
+        child.ended(signal.SIGKILL)
+    return round(child.start_at - 1000.0, 1)
 
 
 def test_a_killed_process_starts_again_at_once() -> None:

@@ -43,7 +43,7 @@ async def test_where_nobody_listens_those_who_ask_meanwhile_get_no_answer_and_it
     while not tried.open and not lost:
         await asyncio.sleep(0)
     tried.call("count", ["key"], [1], answered.set_result)
-    assert await asyncio.wait_for(answered, 5) is None
+    assert await asyncio.wait_for(answered, 60) is None
     assert not tried.open
     assert len(lost) == 1
     running.cancel()
@@ -61,7 +61,7 @@ async def test_a_redis_that_says_nothing_is_given_up_and_its_callers_go_on() -> 
         while not tried.open:
             await asyncio.sleep(0)
         tried.call("count", ["key"], [1], answered.set_result)
-        assert await asyncio.wait_for(answered, 5) is None
+        assert await asyncio.wait_for(answered, 60) is None
         assert len(lost) == 1
         running.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -76,7 +76,7 @@ async def follow(folder: Path, until: Callable[[bytes], bool]) -> bytes:
             loop.call_soon_threadsafe(enough.set)
 
     task = asyncio.create_task(follow_log(folder, Served(), write))
-    await asyncio.wait_for(enough.wait(), 5)
+    await asyncio.wait_for(enough.wait(), 60)
     # The place is written behind the lines.
     while not (folder / "passed-on").exists() or int((folder / "passed-on").read_text().split()[1]) == 0:
         await asyncio.sleep(0.001)

@@ -40,7 +40,7 @@ class Watches:
             del self.open[what]
 
     async def say(self, what: str, event: WatchEvent) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while what not in self.open:
                 self.opened.clear()
                 await self.opened.wait()
@@ -68,7 +68,7 @@ async def following(settings: Settings) -> AsyncIterator[tuple[Watches, asyncio.
 
 
 async def published(changes: asyncio.Queue[None]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await changes.get()
 
 
@@ -135,7 +135,7 @@ async def test_watches_follow_what_routes_name(settings: Settings) -> None:
         await watches.say("gateway-keys-1", listed(secret("keys.json", keys(key("bob", "s")))))
         await watches.say("team-b", listed())
         await published(changes)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while b"bob" not in (settings.state / "keys.json").read_bytes():
                 await published(changes)
         assert set(watches.open) == {ROUTES, KEYS, "gateway-keys-1", "team-b"}

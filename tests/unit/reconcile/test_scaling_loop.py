@@ -24,14 +24,14 @@ async def here() -> AsyncIterator[World]:
 
 
 async def until_streaming(here: World) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await here.gateway.streaming.wait()
         while not here.loop.connected_gateways:
             await asyncio.sleep(0.01)
 
 
 async def until(holds: Any) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not holds():
             await asyncio.sleep(0.005)
 
