@@ -24,7 +24,7 @@ from stoker.cluster.events import EventPoster
 from stoker.cluster.lease import LeaderLease
 from stoker.cluster.load import LoadReader
 from stoker.cluster.progress import watch_downloads
-from stoker.cluster.resource_types import OWN_TYPES
+from stoker.cluster.resource_types import OWN_TYPES, RESOURCE_SLICES
 from stoker.cluster.sweep import Sweeper
 from stoker.environment import Environment
 from stoker.handlers.watch import Heard, build_registry, build_settings, watched_types
@@ -146,6 +146,7 @@ class Operator:
         while True:
             try:
                 if all([await self._client.is_served(resource) for resource in OWN_TYPES]):
+                    self._context.slices_served = await self._client.is_served(RESOURCE_SLICES)
                     return
                 logger.warning("waiting for %s", self._waiting_for)
             except ApiError as error:

@@ -275,6 +275,7 @@ def can(api_server: ApiServer, who: str, *what: str) -> bool:
         ("update", "secrets"),
         ("patch", "pods"),
         ("list", "nodes"),
+        ("watch", "resourceslices.resource.k8s.io"),
         ("create", "events.events.k8s.io"),
     ],
     ids=" ".join,

@@ -108,6 +108,27 @@ def gpu_node(plane: ControlPlane) -> Iterator[str]:
 
 
 @pytest.fixture
+def dra_node(plane: ControlPlane) -> Iterator[str]:
+    """Name of a node whose driver of dynamic resource allocation publishes two devices of 24 GiB; no device plugin is on it."""
+    name = "dra-24"
+    labels = {"stoker-test/pool": name}
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}
+    devices = [{"name": f"gpu-{number}", "capacity": {"memory": {"value": "24Gi"}}} for number in range(2)]
+    pool = {"name": name, "generation": 1, "resourceSliceCount": 1}
+    published = {
+        "apiVersion": "resource.k8s.io/v1",
+        "kind": "ResourceSlice",
+        "metadata": {"name": name},
+        "spec": {"driver": "gpu.nvidia.com", "nodeName": name, "pool": pool, "devices": devices},
+    }
+    plane.kubectl("create", "-f", "-", stdin=json.dumps({**node, "spec": {"unschedulable": True}}))
+    plane.kubectl("create", "-f", "-", stdin=json.dumps(published))
+    yield name
+    plane.kubectl("delete", "resourceslice", name)
+    plane.kubectl("delete", "node", name)
+
+
+@pytest.fixture
 def run_pod(plane: ControlPlane, client: KubeClient, namespace: str, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Does the kubelet's part for one pod: its agent and its downloader run, and it has an address."""
     with contextlib.ExitStack() as processes:
@@ -226,3 +247,32 @@ async def test_a_repository_is_judged_by_its_pages_and_the_memory_that_a_node_te
     await until(client, DEPLOYMENTS, namespace, MODEL, lambda obj: replicas(obj) == 0)
     plane.apply(model(**wanted, contextLength=32_768), namespace=namespace)
     await until(client, MODEL_DEPLOYMENTS, namespace, MODEL, lambda obj: reason(obj, "Fits") == "EnoughMemory")
+
+
+async def test_a_claimed_device_has_the_memory_that_its_driver_publishes(
+    plane: ControlPlane,
+    operator: OperatorProcess,
+    client: KubeClient,
+    namespace: str,
+    hub: str,
+    dra_node: str,
+    run_pod: Callable[..., Any],
+) -> None:
+    claim = {"name": "gpu", "resourceClaimTemplateName": "one-gpu"}
+    container = {"name": "engine", "resources": {"limits": {"nvidia.com/gpu": None}, "claims": [{"name": "gpu"}]}}
+    claims = {"podTemplate": {"spec": {"resourceClaims": [claim], "containers": [container]}}}
+    request = {"name": "gpu", "exactly": {"deviceClassName": "gpu.nvidia.com"}}
+    template = {
+        "apiVersion": "resource.k8s.io/v1",
+        "kind": "ResourceClaimTemplate",
+        "metadata": {"name": "one-gpu"},
+        "spec": {"spec": {"devices": {"requests": [request]}}},
+    }
+    there = {"accelerator": {"vendor": "NVIDIA"}, "nodeSelector": {"stoker-test/pool": dra_node}}
+    wanted = {"source": {"uri": "hf://org/llama"}, "env": [{"name": "HF_ENDPOINT", "value": hub}]}
+    objects = (template, engine(type="VLLM", **there, **claims), model(**wanted, contextLength=131_072))
+    plane.apply(*objects, namespace=namespace)
+    await run_pod(await pod_of(client, namespace, "131072"))
+    told = await until(client, MODEL_DEPLOYMENTS, namespace, MODEL, lambda obj: reason(obj) == "DoesNotFit")
+    assert f"{dra_node} has the smallest devices" in condition(told, "Ready")["message"]
+    assert told["status"]["fit"]["availableBytes"] == (24 << 30) * 92 // 100

@@ -73,6 +73,10 @@
 - apiGroups: [""]
   resources: ["nodes", "namespaces"]
   verbs: ["get", "list", "watch"]
+# How large the devices of dynamic resource allocation are, where the cluster knows them.
+- apiGroups: ["resource.k8s.io"]
+  resources: ["resourceslices"]
+  verbs: ["get", "list", "watch"]
 # Framework: notices that the kinds are installed or changed.
 - apiGroups: ["apiextensions.k8s.io"]
   resources: ["customresourcedefinitions"]

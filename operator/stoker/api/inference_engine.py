@@ -60,7 +60,7 @@ class Accelerator(ApiModel):
     """Extended resource that one device is requested by, such as nvidia.com/gpu or nvidia.com/mig-1g.10gb. Default: nvidia.com/gpu, amd.com/gpu or gpu.intel.com/xe, by vendor."""
 
     memory: Quantity | None = None
-    """Memory of one device, such as 24Gi. Default: what the labels of the nodes say. With it, models that do not fit are refused before they are downloaded, and the context is chosen to fit."""
+    """Memory of one device, such as 24Gi. Default: what the labels of the nodes, or the drivers of claimed devices, say. With it, models that do not fit are refused before they are downloaded, and the context is chosen to fit."""
     compute_capability: Annotated[str, Field(max_length=5, pattern=r"^[0-9]{1,2}\.[0-9]$")] | None = None
     """CUDA compute capability of the devices, such as "8.6". With it, formats that the devices are too old for are refused before a pod exists."""
 

@@ -85,13 +85,28 @@ class ObservedPod:
 
 
 @dataclass(frozen=True)
+class ObservedSlice:
+    """Devices of one node as a driver of dynamic resource allocation publishes them: a part of a pool, or all of it."""
+
+    node: str
+    """Empty for devices that belong to no single node."""
+    driver: str
+    pool: str
+    generation: int
+    """Of the pool: what an older one said does not hold any more."""
+    memory: frozenset[str]
+    """Quantities of its devices, each once; empty for one that does not tell, or that several may share."""
+
+
+@dataclass(frozen=True)
 class ObservedNode:
-    """What a node says of itself."""
+    """What a node says of itself, and what drivers publish for it."""
 
     name: str
     labels: dict[str, str]
     allocatable: dict[str, str]
     """Quantities by resource."""
+    slices: tuple[ObservedSlice, ...] = ()
 
 
 @dataclass(frozen=True)

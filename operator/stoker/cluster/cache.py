@@ -16,10 +16,19 @@ from pydantic import ValidationError
 from stoker.api import KIND_BY_NAME, ApiGateway, ApiKey, InferenceEngine, ModelDeployment, Resource
 from stoker.api.api_key import KeyUsage
 from stoker.api.base import Metadata
-from stoker.api.observed import FetchProgress, ObservedNode, ObservedPod
+from stoker.api.observed import FetchProgress, ObservedNode, ObservedPod, ObservedSlice
 from stoker.cluster.objects import awaits_pods, controller_uid, owner_of_child, owner_of_pod, trim
-from stoker.cluster.observe import observe_node, observe_pod
-from stoker.cluster.resource_types import DEPLOYMENTS, NAMESPACES, NODES, PODS, TYPE_BY_KIND, Object, ResourceType
+from stoker.cluster.observe import observe_node, observe_pod, observe_slice
+from stoker.cluster.resource_types import (
+    DEPLOYMENTS,
+    NAMESPACES,
+    NODES,
+    PODS,
+    RESOURCE_SLICES,
+    TYPE_BY_KIND,
+    Object,
+    ResourceType,
+)
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -93,6 +102,7 @@ class Cache:
         self.namespace_labels: dict[str, dict[str, str]] | None = {} if namespaces_known else None
         """Labels by namespace; None where the operator may not read them."""
         self._nodes: dict[str, ObservedNode] = {}
+        self._slices: dict[str, ObservedSlice] = {}
 
     # What is in it
 
@@ -180,7 +190,12 @@ class Cache:
 
     def nodes(self) -> list[ObservedNode]:
         """All nodes; none where the operator may not read them."""
-        return list(self._nodes.values())
+        if not self._slices:
+            return list(self._nodes.values())
+        by_node: dict[str, list[ObservedSlice]] = defaultdict(list)
+        for found in self._slices.values():
+            by_node[found.node].append(found)
+        return [replace(node, slices=tuple(by_node.get(node.name, ()))) for node in self._nodes.values()]
 
     def child(self, resource: ResourceType, key: Key) -> Object | None:
         """A child as last seen; one of our own kinds comes as it was read."""
@@ -244,6 +259,8 @@ class Cache:
             return {("", name): ANY_VERSION for name in self.namespace_labels or ()}
         if resource == NODES:
             return {("", name): ANY_VERSION for name in self._nodes}
+        if resource == RESOURCE_SLICES:
+            return {("", name): ANY_VERSION for name in self._slices}
         if resource.kind in self._own:
             return {key: _version(own.metadata.resource_version) for key, own in self._own[resource.kind].items()}
         if resource == PODS:
@@ -269,6 +286,10 @@ class Cache:
             known, node = self._nodes.get(metadata["name"]), observe_node(obj)
             self._nodes[node.name] = node
             return known != node
+        if resource == RESOURCE_SLICES:
+            before, found = self._slices.get(metadata["name"]), observe_slice(obj)
+            self._slices[metadata["name"]] = found
+            return before != found
         key = (metadata.get("namespace", ""), metadata["name"])
         version = _version(metadata.get("resourceVersion", ""))
         tombstone = self._tombstones.get((resource.plural, key))
@@ -286,6 +307,8 @@ class Cache:
             return self.namespace_labels is not None and self.namespace_labels.pop(key[1], None) is not None
         if resource == NODES:
             return self._nodes.pop(key[1], None) is not None
+        if resource == RESOURCE_SLICES:
+            return self._slices.pop(key[1], None) is not None
         self._bury(resource, key, _version(version))
         if resource == PODS:
             pod = self._pods.pop(key, None)

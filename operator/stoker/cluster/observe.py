@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Literal
 
 from stoker.api.names import COMPONENT, ROUTABLE_LABEL
-from stoker.api.observed import ObservedContainer, ObservedDeployment, ObservedNode, ObservedPod
+from stoker.api.observed import ObservedContainer, ObservedDeployment, ObservedNode, ObservedPod, ObservedSlice
 from stoker.cluster.resource_types import Object
 
 ContainerState = Literal["waiting", "running", "terminated"]
@@ -51,6 +51,25 @@ def observe_node(node: Object) -> ObservedNode:
     """A node as far as it decides what fits."""
     metadata, status = node["metadata"], node.get("status") or {}
     return ObservedNode(metadata["name"], metadata.get("labels") or {}, status.get("allocatable") or {})
+
+
+def observe_slice(found: Object) -> ObservedSlice:
+    """A ResourceSlice as far as it decides what fits."""
+    spec = found["spec"]
+    pool = spec.get("pool") or {}
+    return ObservedSlice(
+        node=spec.get("nodeName") or "",
+        driver=spec["driver"],
+        pool=pool.get("name", ""),
+        generation=pool.get("generation", 0),
+        memory=frozenset(_memory_of(device) for device in spec.get("devices") or ()),
+    )
+
+
+def _memory_of(device: Object) -> str:
+    if device.get("allowMultipleAllocations"):
+        return ""
+    return str(((device.get("capacity") or {}).get("memory") or {}).get("value", ""))
 
 
 def _observe_container(seen: Object, *, init: bool) -> ObservedContainer:

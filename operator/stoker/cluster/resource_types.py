@@ -85,8 +85,10 @@ LEASES = ResourceType("coordination.k8s.io/v1", "leases", "Lease")
 ENDPOINT_SLICES = ResourceType("discovery.k8s.io/v1", "endpointslices", "EndpointSlice")
 NAMESPACES = ResourceType("v1", "namespaces", "Namespace", namespaced=False)
 NODES = ResourceType("v1", "nodes", "Node", namespaced=False)
-CLUSTER_TYPES = (NAMESPACES, NODES)
-"""Of all others' objects, these are read whole, where that is allowed."""
+RESOURCE_SLICES = ResourceType("resource.k8s.io/v1", "resourceslices", "ResourceSlice", namespaced=False)
+"""Stable since Kubernetes 1.34; an older cluster does not serve them in this version."""
+CLUSTER_TYPES = (NAMESPACES, NODES, RESOURCE_SLICES)
+"""Of all others' objects, these are read whole, where that is allowed and the cluster knows them."""
 
 TYPE_BY_KIND = {
     known.kind: known

@@ -94,6 +94,12 @@ CLUSTER = (
         "Whether a node offers the accelerator; which namespaces a selector means.", "", ("nodes", "namespaces"), READ
     ),
     Rule(
+        "How large the devices of dynamic resource allocation are, where the cluster knows them.",
+        "resource.k8s.io",
+        ("resourceslices",),
+        READ,
+    ),
+    Rule(
         "Framework: notices that the kinds are installed or changed.",
         "apiextensions.k8s.io",
         ("customresourcedefinitions",),

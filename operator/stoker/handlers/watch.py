@@ -15,7 +15,15 @@ import kopf
 
 from stoker.api.names import MANAGED_BY, MANAGED_BY_VALUE
 from stoker.cluster.connection import Connection
-from stoker.cluster.resource_types import CLUSTER_TYPES, OWN_TYPES, PODS, WATCHED_CHILD_TYPES, Object, ResourceType
+from stoker.cluster.resource_types import (
+    CLUSTER_TYPES,
+    OWN_TYPES,
+    PODS,
+    RESOURCE_SLICES,
+    WATCHED_CHILD_TYPES,
+    Object,
+    ResourceType,
+)
 from stoker.handlers.nothing_kept import NothingKept
 from stoker.reconcile.context import Context
 
@@ -32,8 +40,9 @@ class Heard:
 
 
 def watched_types(context: Context) -> tuple[ResourceType, ...]:
-    """Everything that is watched; namespaces and nodes only where they may be read."""
-    return (*OWN_TYPES, *LABELLED_TYPES, *(CLUSTER_TYPES if context.settings.cluster_scoped else ()))
+    """Everything that is watched; namespaces, nodes and their devices only where they may be read."""
+    watched = (*OWN_TYPES, *LABELLED_TYPES, *(CLUSTER_TYPES if context.settings.cluster_scoped else ()))
+    return tuple(resource for resource in watched if resource != RESOURCE_SLICES or context.slices_served)
 
 
 def build_registry(context: Context, heard: Heard, connection: Connection) -> kopf.OperatorRegistry:

@@ -13,7 +13,7 @@ from stoker.cluster.children import ChildWriter
 from stoker.cluster.client import KubeClient
 from stoker.cluster.events import EventPoster
 from stoker.cluster.objects import owner_of_child, owner_of_pod
-from stoker.cluster.resource_types import NAMESPACES, NODES, OWN_TYPES, PODS, Object, ResourceType
+from stoker.cluster.resource_types import NAMESPACES, NODES, OWN_TYPES, PODS, RESOURCE_SLICES, Object, ResourceType
 from stoker.reconcile.dependants import dependants_of, dependants_of_namespaces, dependants_of_nodes
 from stoker.reconcile.work_queue import WorkKey, WorkQueue
 
@@ -47,6 +47,8 @@ class Context:
     queue: WorkQueue
     events: EventPoster
     now: Callable[[], datetime] = _now
+    slices_served: bool = False
+    """Whether this cluster knows the ResourceSlices of dynamic resource allocation."""
     scaled: dict[Key, Scaled] = field(default_factory=dict)
     """By model: written by the autoscaler, rendered by the reconcile, which alone writes replicas."""
     gateway_tokens: dict[Key, str] = field(default_factory=dict)
@@ -63,7 +65,7 @@ class Context:
         if resource == NAMESPACES:
             if self.cache.put(resource, obj):
                 self._enqueue_all(dependants_of_namespaces(self.cache))
-        elif resource == NODES:
+        elif resource in (NODES, RESOURCE_SLICES):
             if self.cache.put(resource, obj):
                 self._enqueue_all(dependants_of_nodes(self.cache))
         elif resource in OWN_TYPES:

@@ -13,7 +13,9 @@ from stoker.cluster.resource_types import (
     DEPLOYMENTS,
     MODEL_DEPLOYMENTS,
     NAMESPACES,
+    NODES,
     PODS,
+    RESOURCE_SLICES,
     Object,
     ResourceType,
 )
@@ -175,3 +177,22 @@ def test_deployments_are_starting_until_they_have_a_pod_or_have_been_held_up_for
     later = time.monotonic() + 16
     monkeypatch.setattr("stoker.cluster.cache.time.monotonic", lambda: later)
     assert cache.starting() == 0
+
+
+def test_a_node_has_what_drivers_publish_for_it_until_they_take_it_back() -> None:
+    cache = Cache(namespaces_known=True)
+    cache.put(NODES, {"metadata": {"name": "worker-1"}})
+    cache.put(NODES, {"metadata": {"name": "worker-2"}})
+    device = {"name": "gpu-0", "capacity": {"memory": {"value": "80Gi"}}}
+    pool = {"name": "worker-1", "generation": 1}
+    spec = {"driver": "gpu.nvidia.com", "nodeName": "worker-1", "pool": pool, "devices": [device]}
+    published = {"metadata": {"name": "s"}, "spec": spec}
+    assert cache.put(RESOURCE_SLICES, published)
+    assert not cache.put(RESOURCE_SLICES, published), "nothing new"
+    assert {node.name: [part.memory for part in node.slices] for node in cache.nodes()} == {
+        "worker-1": [{"80Gi"}],
+        "worker-2": [],
+    }
+    assert list(cache.known(RESOURCE_SLICES)) == [("", "s")]
+    assert cache.drop(RESOURCE_SLICES, ("", "s"))
+    assert not any(node.slices for node in cache.nodes())

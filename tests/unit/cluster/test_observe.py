@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stoker.cluster.observe import observe_deployment, observe_pod
+from stoker.cluster.observe import observe_deployment, observe_pod, observe_slice
 
 
 def pod(**content: Any) -> dict[str, Any]:
@@ -77,3 +77,22 @@ def test_a_deployment_that_may_not_make_pods_tells_why() -> None:
     assert (seen.replica_failure, seen.progress_reason) == ("exceeded quota", "ProgressDeadlineExceeded")
     assert (seen.generation, seen.replicas, seen.ready_replicas) == (2, 1, 0)
     assert observe_deployment(None) is None
+
+
+def test_of_a_resource_slice_the_sizes_of_its_devices_are_kept() -> None:
+    pool = {"name": "worker-1", "generation": 3, "resourceSliceCount": 1}
+    devices = [
+        {"name": "gpu-0", "capacity": {"memory": {"value": "81559Mi"}}},
+        {"name": "gpu-1", "capacity": {"memory": {"value": "81559Mi"}}},
+        {"name": "gpu-vfio-0", "capacity": {"addressableMemory": {"value": "80Gi"}}},
+        {"name": "gpu-2", "allowMultipleAllocations": True, "capacity": {"memory": {"value": "40Gi"}}},
+    ]
+    spec = {"driver": "gpu.nvidia.com", "nodeName": "worker-1", "pool": pool, "devices": devices}
+    seen = observe_slice({"metadata": {"name": "s"}, "spec": spec})
+    assert (seen.node, seen.driver, seen.pool, seen.generation) == ("worker-1", "gpu.nvidia.com", "worker-1", 3)
+    assert seen.memory == {"81559Mi", ""}
+
+
+def test_a_resource_slice_of_no_single_node_and_without_devices_is_read_too() -> None:
+    seen = observe_slice({"metadata": {"name": "s"}, "spec": {"driver": "net.example.com", "allNodes": True}})
+    assert (seen.node, seen.memory) == ("", frozenset())

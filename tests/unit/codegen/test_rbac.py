@@ -45,10 +45,10 @@ def test_what_gateways_are_granted_the_operator_holds_itself() -> None:
 
 
 def test_a_namespaced_operator_sees_neither_nodes_nor_namespaces() -> None:
-    for resource in ("nodes", "namespaces"):
-        assert held(rbac.NAMESPACED, "", resource) == set()
-        assert held(rbac.OWN_NAMESPACE, "", resource) == set()
-        assert held(rbac.CLUSTER, "", resource) == {"get", "list", "watch"}
+    for group, resource in (("", "nodes"), ("", "namespaces"), ("resource.k8s.io", "resourceslices")):
+        assert held(rbac.NAMESPACED, group, resource) == set()
+        assert held(rbac.OWN_NAMESPACE, group, resource) == set()
+        assert held(rbac.CLUSTER, group, resource) == {"get", "list", "watch"}
 
 
 def test_viewers_only_read() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from stoker.api.observed import ObservedNode
+from stoker.api.observed import ObservedNode, ObservedSlice
 from stoker.desired.node_memory import device_bytes, find_memory
 
 GIB = 1 << 30
@@ -83,3 +83,58 @@ def test_what_a_node_told_is_kept_and_learned_only_while_nothing_serves(resolve,
 def test_a_context_is_chosen_by_the_memory_that_a_node_tells(resolve, make_model, make_engine) -> None:
     ollama = make_engine(type="Ollama", **NVIDIA)
     assert resolve(make_model(), ollama, nodes=[SMALL]).chosen.context_length is None
+
+
+CLAIMS = {**NVIDIA, "podTemplate": {"spec": {"resourceClaims": [{"name": "gpu", "resourceClaimTemplateName": "one"}]}}}
+
+
+def claimable(name: str, *memory: str, driver: str = "gpu.nvidia.com", **more: Any) -> ObservedNode:
+    """A node whose devices come by claims only."""
+    part = ObservedSlice(name, driver, name, more.pop("generation", 1), frozenset(memory))
+    return ObservedNode(name, more.pop("labels", {}), more.pop("allocatable", {}), (part, *more.pop("slices", ())))
+
+
+def test_devices_that_come_by_claims_have_the_memory_that_their_driver_publishes(make_model, make_engine) -> None:
+    nodes = [claimable("b", "81559Mi"), claimable("a", "81559Mi"), ObservedNode("cpu", {}, {"memory": "64Gi"})]
+    assert find_memory(make_model(), make_engine(**CLAIMS), 1, nodes) == (81559 << 20, "a")
+    assert find_memory(make_model(), make_engine(**NVIDIA), 1, nodes) is None, "nothing claims them"
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [claimable("a", "81559Mi"), claimable("b", "15360Mi")],
+        [claimable("a", "81559Mi", "9856Mi")],
+        [claimable("a", "81559Mi", "")],
+        [claimable("a", "")],
+        [claimable("a", "much")],
+        [claimable("a")],
+        [claimable("a", "81559Mi", driver="gpu.amd.com")],
+        [claimable("a", "81559Mi"), SILENT],
+        [],
+    ],
+    ids=[
+        "two-nodes",
+        "two-kinds",
+        "one-silent",
+        "silent",
+        "spoiled",
+        "none",
+        "another-driver",
+        "plugin-too",
+        "no-node",
+    ],
+)
+def test_where_the_claims_selectors_decide_nothing_is_told(nodes: list[ObservedNode], make_model, make_engine) -> None:
+    assert find_memory(make_model(), make_engine(**CLAIMS), 1, nodes) is None
+
+
+def test_of_claimed_devices_only_nodes_that_the_selector_allows_count(make_model, make_engine) -> None:
+    nodes = [claimable("a", "81559Mi", labels={"pool": "h100"}), claimable("b", "15360Mi", labels={"pool": "t4"})]
+    assert find_memory(make_model(nodeSelector={"pool": "t4"}), make_engine(**CLAIMS), 1, nodes) == (15360 << 20, "b")
+
+
+def test_an_older_generation_of_a_pool_does_not_count(make_model, make_engine) -> None:
+    old = ObservedSlice("a", "gpu.nvidia.com", "a", 1, frozenset({"15360Mi"}))
+    node = claimable("a", "81559Mi", generation=2, slices=(old,))
+    assert find_memory(make_model(), make_engine(**CLAIMS), 1, [node]) == (81559 << 20, "a")

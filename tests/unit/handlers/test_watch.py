@@ -11,7 +11,7 @@ from stoker.cluster.cache import Cache
 from stoker.cluster.client import KubeClient
 from stoker.cluster.connection import Connection
 from stoker.cluster.events import EventPoster
-from stoker.cluster.resource_types import DEPLOYMENTS, MODEL_DEPLOYMENTS, NAMESPACES, SECRETS
+from stoker.cluster.resource_types import DEPLOYMENTS, MODEL_DEPLOYMENTS, NAMESPACES, RESOURCE_SLICES, SECRETS
 from stoker.handlers.watch import CHILD_SELECTOR, Heard, build_registry, build_settings, watched_types
 from stoker.reconcile.context import CHILD_DELAY_IN_CROWD_SECONDS, CHILD_DELAY_SECONDS, CROWD, Context
 from stoker.reconcile.work_queue import WorkKey, WorkQueue
@@ -113,6 +113,14 @@ async def test_namespaces_are_not_watched_where_they_may_not_be_read(context: Co
     assert NAMESPACES in watched_types(context)
     context.settings = OperatorSettings(stoker_image="stoker:1", cluster_scoped=False)
     assert NAMESPACES not in watched_types(context)
+
+
+async def test_resource_slices_are_watched_only_where_the_cluster_serves_them(context: Context) -> None:
+    assert RESOURCE_SLICES not in watched_types(context)
+    context.slices_served = True
+    assert RESOURCE_SLICES in watched_types(context)
+    context.settings = OperatorSettings(stoker_image="stoker:1", cluster_scoped=False)
+    assert RESOURCE_SLICES not in watched_types(context)
 
 
 async def test_kopf_logs_in_as_our_client_does(context: Context) -> None:
