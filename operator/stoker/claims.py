@@ -5,10 +5,14 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 LONGEST_LIST = 1000
 EMAIL = "email"
 """The claim that email_verified speaks of (OpenID Connect Core, 5.1)."""
+
+HEADER_SAFE = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
+"""Besides letters and digits: what needs no %XX in a header."""
 
 _SMALL = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
@@ -38,6 +42,12 @@ def known_as(name: str) -> str:
     some become an ASCII letter when they are made small, and an address with one of these is somebody else's.
     """
     return name.translate(_SMALL) if "@" in name else name
+
+
+def in_header(name: str) -> str:
+    """Somebody's name, whatever his issuer calls him, as headers and log lines have it; usage reads it back."""
+    # Half a surrogate pair is JSON, but no text.
+    return quote(name, safe=HEADER_SAFE, errors="backslashreplace")
 
 
 def is_unverified(claims: Mapping[str, Any]) -> bool:

@@ -28,7 +28,7 @@ ROUTABLE_LABEL = f"{GROUP}/routable"
 """Pod label; "false" takes a pod out of routing while its ReplicaSet keeps it."""
 
 RESOLVED_ANNOTATION = f"{GROUP}/resolved"
-"""On the child Deployment: the chosen values as JSON (design: chosen values stick)."""
+"""On the child Deployment: the chosen values as JSON (docs/decisions/0004)."""
 REFRESH_ANNOTATION = f"{GROUP}/refresh"
 """On a ModelDeployment: a new value makes Stoker choose anew."""
 OVERRIDE_ANNOTATION = f"{GROUP}/replicas-override"

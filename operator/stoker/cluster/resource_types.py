@@ -75,8 +75,8 @@ WATCHED_CHILD_TYPES = (
     ROLES,
     ROLE_BINDINGS,
 )
-"""Children of which deletions and edits are noticed at once; Secrets are not among them (design, section 7.3), and neither are
-HTTPRoutes, which a cluster need not know."""
+"""Children of which deletions and edits are noticed at once; Secrets are not among them, since no rule of RBAC
+narrows a watch to ours, and neither are HTTPRoutes, which a cluster need not know."""
 
 PODS = ResourceType("v1", "pods", "Pod")
 SECRETS = ResourceType("v1", "secrets", "Secret")

@@ -12,9 +12,11 @@ from stoker.desired.gateway_config import build_secrets, count_key_secrets
 from stoker.desired.gateway_egress import build_egress
 from stoker.desired.gateway_pod import COMPONENT, ENVOY_PORT, INSIDE_PORT, POLICY_PORT, build_pod_template
 from stoker.desired.objects import (
+    READ_ENDPOINTS,
     WEB_UI_COMPONENT,
     Object,
     build_disruption_budget,
+    build_rights,
     child,
     operator_peer,
     portal_peers,
@@ -104,24 +106,12 @@ def _inside(gateway: ApiGateway) -> Object:
 
 def _rights(gateway: ApiGateway, key_secrets: int) -> list[Object]:
     """The policy service reads its own Secrets by name and no others, and the endpoints of its own namespace."""
-    api, name = "rbac.authorization.k8s.io", gateway.metadata.name
+    name = gateway.metadata.name
     names = [routes_secret_name(name), *(keys_secret_name(name, index) for index in range(key_secrets))]
     if gateway.spec.expose.certificate:
         names.append(gateway.spec.expose.certificate)
     rule = {"apiGroups": [""], "resources": ["secrets"], "resourceNames": names, "verbs": ["get", "list", "watch"]}
-    slices = {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]}
-    return [
-        child(gateway, COMPONENT, f"{api}/v1", "Role", name, rules=[rule, slices]),
-        child(
-            gateway,
-            COMPONENT,
-            f"{api}/v1",
-            "RoleBinding",
-            name,
-            roleRef={"apiGroup": api, "kind": "Role", "name": name},
-            subjects=[{"kind": "ServiceAccount", "name": name, "namespace": gateway.metadata.namespace}],
-        ),
-    ]
+    return build_rights(gateway, COMPONENT, name, [rule, READ_ENDPOINTS], [gateway.key])
 
 
 def _admin_key(gateway: ApiGateway) -> Object:

@@ -24,7 +24,15 @@ from stoker.desired.engine_pod import (
 from stoker.desired.engine_request import adapter_claims, draft_claim, engine_request
 from stoker.desired.fit import known_model, resolve_fit
 from stoker.desired.node_memory import find_memory
-from stoker.desired.objects import NAMESPACE_NAME_LABEL, Object, child, operator_peer, selector_labels
+from stoker.desired.objects import (
+    NAMESPACE_NAME_LABEL,
+    READ_ENDPOINTS,
+    Object,
+    build_rights,
+    child,
+    operator_peer,
+    selector_labels,
+)
 from stoker.desired.publishing import check_deployment, check_pod_template
 from stoker.desired.replicas import decide_replicas, most_replicas
 from stoker.engines import EngineRequest, check_accelerator, check_request, engine_of
@@ -286,22 +294,7 @@ def _network_policy(resolved: ResolvedModelDeployment, settings: OperatorSetting
 def _endpoint_rights(deployment: ModelDeployment, gateways: list[tuple[str, str]]) -> list[Object]:
     """What gateways of other namespaces may see here; owned by the model, for owner references never cross namespaces."""
     name = f"{deployment.metadata.name}-endpoints"
-    api = "rbac.authorization.k8s.io"
-    rule = {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]}
-    return [
-        child(deployment, COMPONENT, f"{api}/v1", "Role", name, rules=[rule]),
-        child(
-            deployment,
-            COMPONENT,
-            f"{api}/v1",
-            "RoleBinding",
-            name,
-            roleRef={"apiGroup": api, "kind": "Role", "name": name},
-            subjects=[
-                {"kind": "ServiceAccount", "name": gateway, "namespace": namespace} for namespace, gateway in gateways
-            ],
-        ),
-    ]
+    return build_rights(deployment, COMPONENT, name, [READ_ENDPOINTS], gateways)
 
 
 def _env_references(env: list[dict[str, Any]] | None, field: str) -> list[Reference]:

@@ -68,6 +68,27 @@ def build_disruption_budget(owner: Resource, component: str, name: str) -> Objec
     return child(owner, component, "policy/v1", "PodDisruptionBudget", name, spec=spec)
 
 
+READ_ENDPOINTS = {
+    "apiGroups": ["discovery.k8s.io"],
+    "resources": ["endpointslices"],
+    "verbs": ["get", "list", "watch"],
+}
+"""The rule for what has to know the addresses of pods."""
+
+
+def build_rights(
+    owner: Resource, component: str, name: str, rules: list[Object], accounts: list[tuple[str, str]]
+) -> list[Object]:
+    """A Role in the owner's namespace, and who has it: ServiceAccounts by namespace and name."""
+    api = "rbac.authorization.k8s.io"
+    reference = {"apiGroup": api, "kind": "Role", "name": name}
+    subjects = [{"kind": "ServiceAccount", "name": account, "namespace": namespace} for namespace, account in accounts]
+    return [
+        child(owner, component, f"{api}/v1", "Role", name, rules=rules),
+        child(owner, component, f"{api}/v1", "RoleBinding", name, roleRef=reference, subjects=subjects),
+    ]
+
+
 def pod_security() -> Object:
     """Pod Security *restricted*; the numeric user is for images that would start as root."""
     return {

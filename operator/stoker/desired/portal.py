@@ -27,6 +27,7 @@ from stoker.desired.gateway_pod import POLICY_PORT, TOKEN_DIRECTORY, account_tok
 from stoker.desired.objects import (
     PORTAL_COMPONENT,
     Object,
+    build_rights,
     child,
     compact_json,
     container_defaults,
@@ -208,15 +209,9 @@ def _secrets(resolved: ResolvedApiGateway) -> dict[str, str]:
 
 def _rights(gateway: ApiGateway, name: str) -> list[Object]:
     """Its own ConfigMap by name, and ApiKeys; no Secrets at all."""
-    api = "rbac.authorization.k8s.io"
     told = {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": [name], "verbs": ["get", "list", "watch"]}
     keys = {"apiGroups": [GROUP], "resources": ["apikeys"], "verbs": ["get", "list", "create", "patch", "delete"]}
-    subject = {"kind": "ServiceAccount", "name": name, "namespace": gateway.metadata.namespace}
-    reference = {"apiGroup": api, "kind": "Role", "name": name}
-    return [
-        child(gateway, COMPONENT, f"{api}/v1", "Role", name, rules=[told, keys]),
-        child(gateway, COMPONENT, f"{api}/v1", "RoleBinding", name, roleRef=reference, subjects=[subject]),
-    ]
+    return build_rights(gateway, COMPONENT, name, [told, keys], [(gateway.metadata.namespace, name)])
 
 
 def _network_policy(gateway: ApiGateway, name: str) -> Object:

@@ -8,7 +8,9 @@ from stoker.api.resolved import OperatorSettings
 from stoker.desired.gateway_pod import COMPONENT as GATEWAY_COMPONENT
 from stoker.desired.gateway_pod import POLICY_PORT, TOKEN_DIRECTORY, account_token_sources
 from stoker.desired.objects import (
+    READ_ENDPOINTS,
     Object,
+    build_rights,
     child,
     container_defaults,
     http_probe,
@@ -59,20 +61,8 @@ def usage_peer(gateway: ApiGateway) -> Object:
 
 def _rights(gateway: ApiGateway) -> list[Object]:
     """It finds the gateway's pods by the EndpointSlices of its namespace, and may read nothing else."""
-    api, name = "rbac.authorization.k8s.io", usage_name(gateway.metadata.name)
-    slices = {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["get", "list", "watch"]}
-    return [
-        child(gateway, COMPONENT, f"{api}/v1", "Role", name, rules=[slices]),
-        child(
-            gateway,
-            COMPONENT,
-            f"{api}/v1",
-            "RoleBinding",
-            name,
-            roleRef={"apiGroup": api, "kind": "Role", "name": name},
-            subjects=[{"kind": "ServiceAccount", "name": name, "namespace": gateway.metadata.namespace}],
-        ),
-    ]
+    name = usage_name(gateway.metadata.name)
+    return build_rights(gateway, COMPONENT, name, [READ_ENDPOINTS], [(gateway.metadata.namespace, name)])
 
 
 def _secret(gateway: ApiGateway, token: str) -> Object:

@@ -11,10 +11,9 @@ import logging
 import re
 from datetime import datetime
 from typing import Any
-from urllib.parse import quote
 
 from stoker.api.names import KEYS_FIELD, ROUTES_FIELD
-from stoker.claims import known_as
+from stoker.claims import in_header, known_as
 from stoker.gateway.bounds import parse_bounds, positive
 from stoker.gateway.endpoints import ENDPOINTS, PATHS_BY_TASK
 from stoker.gateway.issuers import (
@@ -45,8 +44,6 @@ SITE_PREFIX = re.compile(r"/(?!v1/|api/)[a-z0-9-]+/")
 ENGINE_KEY = re.compile(r"[A-Za-z0-9_-]{16,128}")
 ADAPTER = '"id":'
 SHA256 = re.compile(r"[0-9a-f]{64}")
-HEADER_SAFE = " !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"
-"""Besides letters and digits: what needs no %XX in a header."""
 
 
 class ConfigRejected(ValueError):
@@ -148,12 +145,6 @@ def _parse_certificate_secret(document: dict[str, Any]) -> str:
     if not isinstance(name, str) or not OBJECT_NAME.fullmatch(name):
         raise ConfigRejected(f"{ROUTES_FIELD}: tls is {name!r}, not the name of a Secret")
     return name
-
-
-def in_header(name: str) -> str:
-    """Somebody's name, whatever his issuer calls him, as headers and log lines have it; usage reads it back."""
-    # Half a surrogate pair is JSON, but no text.
-    return quote(name, safe=HEADER_SAFE, errors="backslashreplace")
 
 
 def parse_keys(text: bytes | str) -> tuple[Key, ...]:

@@ -1,7 +1,7 @@
 """The decision: headers and body in, allow or refuse out. Pure, and free of any transport.
 
 What the gateway itself answers with a 5xx or with a body of its own is *allowed* towards the relay: ext_authz would replace a 5xx
-of ours by an empty 503 (design: decision 17).
+of ours by an empty 503 (docs/decisions/0001).
 """
 
 from __future__ import annotations

@@ -19,8 +19,7 @@ from joserfc import jws
 from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
-from stoker.claims import EMAIL, claim, is_unverified, known_as, texts_of
-from stoker.gateway.config import in_header
+from stoker.claims import EMAIL, claim, in_header, is_unverified, known_as, texts_of
 from stoker.gateway.issuers import Issuer, UserTokens
 
 CLOCK_SKEW_SECONDS = 60.0

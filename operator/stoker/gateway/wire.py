@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict
 
-from stoker.gateway.config import in_header
+from stoker.claims import in_header
 from stoker.gateway.decision import ALLOWED, ENGINES_CLUSTER, TOLD_OF_SERVED, Decision, Request
 from stoker.gateway.endpoints import ANTHROPIC_PREFIX
 from stoker.gateway.envoy.composite import MODEL_AT

@@ -56,7 +56,7 @@ from stoker.reconcile.usage import observe_usage, try_usage
 from stoker.reconcile.web_ui import observe_web_ui, try_web_ui, wanted_web_ui, web_ui_children
 from stoker.status.api_gateway import compute_api_gateway_status
 
-# Secrets are not watched (design, section 7.3): one deleted by hand is back after this time at the latest.
+# Secrets are not watched (see WATCHED_CHILD_TYPES): one deleted by hand is back after this time at the latest.
 RESYNC_SECONDS = 55.0
 
 
