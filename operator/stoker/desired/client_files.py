@@ -98,15 +98,17 @@ def describe_route(gateway: ApiGateway, route: NamedRoute, models: Sequence[Publ
         return None
     contexts = [model.context for model in ours if model.context]
     answers = [model.answer for model in ours if model.answer]
+    own = next((model for model in ours if model.name == route.name), None)
     return ClientModel(
         name=route.name,
-        title=next((model.title for model in ours if model.name == route.name), route.name),
+        title=own.title if own else route.name,
         # As the gateway lists it.
         task=ours[0].task if ours else "Chat",
         context=min(contexts, default=0),
         answer=min(answers, default=0),
         tools=bool(ours) and all(model.tools for model in by_weight or ours),
-        parameters=max((model.parameters for model in by_weight), default=0),
+        # Neither the largest nor the smallest, where there are models beside it.
+        parameters=own.parameters if own else 0,
     )
 
 

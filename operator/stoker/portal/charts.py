@@ -54,6 +54,8 @@ class Lines:
     waiting: tuple[str, ...]
     most_requests: int
     requests_words: str
+    nothing: bool
+    """There was no replica and no request: not worth a plot."""
 
 
 def draw_days(rows: Sequence[Used], since: date, until: date) -> BarChart:
@@ -88,6 +90,7 @@ def draw_hour(moments: Sequence[Moment], now: float) -> Lines | None:
         waiting=_slopes([(moment.at, moment.waiting) for moment in moments], most, now),
         most_requests=most,
         requests_words=_requests_words(known),
+        nothing=not any(ready) and len(known) == len(seen) and not any(map(any, known)),
     )
 
 

@@ -171,7 +171,9 @@ def test_a_route_is_a_model_to_programs_and_promises_what_all_behind_it_can(file
     assert told["careful"]["tool_call"] is False
     assert told["hopeful"]["limit"]["context"] == 32768
     assert "search" not in told
-    assert config["model"] in ("gateway/assistant", "gateway/large", "gateway/hopeful"), "the largest that calls tools"
+    assert (config["model"], config["small_model"]) == ("gateway/large", "gateway/little"), (
+        "models, where there are any"
+    )
     embedding = [model for model in yaml.safe_load(made["continue.yaml"])["models"] if model["roles"] == ["embed"]]
     assert [model["model"] for model in embedding] == ["search", "vectors"]
 

@@ -90,6 +90,18 @@ def test_a_model_that_nobody_asks_for_has_no_load_and_one_that_is_gone_is_forgot
     assert history.of("qwen3", NOW + 1) == []
 
 
+def test_an_hour_without_replicas_and_requests_is_not_worth_a_plot() -> None:
+    def drawn(*moments: Moment) -> bool:
+        lines = draw_hour(moments, NOW)
+        assert lines
+        return not lines.nothing
+
+    asleep = [Moment(NOW - 30, 0, 0, 0), Moment(NOW - 15, 0, 0, 0)]
+    assert not drawn(*asleep)
+    for moment in (Moment(NOW, 1, 0, 0), Moment(NOW, 0, 1, 0), Moment(NOW, 0, 0, 1), Moment(NOW, 0, None, None)):
+        assert drawn(*asleep, moment)
+
+
 def test_an_hour_is_kept() -> None:
     history = LoadHistory()
     for number in range(HOUR_SECONDS // 15 + 50):

@@ -155,10 +155,15 @@ async def test_the_first_page_says_which_models_are_up_and_why_not(
     directory.config = PortalConfig.model_validate(told)
     sign_in_as(browser, settings, "dave@example.com")
     await browser.get("/")
-    for words in ("Wakes with the first request", "Stopped by an administrator", "Downloading", "There is no engine vllm."):  # fmt: skip
+    for words in ("Wakes with the first request", "Stopped by an administrator", "Downloading", "An administrator has to look after it (EngineNotFound)"):  # fmt: skip
         assert words in browser.text
+    assert "There is no engine vllm." not in browser.text, "what is to be done is for those who can do it"
     assert "<strong>1,200</strong> requests a minute" in browser.text
     assert "<strong>50,000</strong> tokens a minute" in browser.text
+    await browser.post("/portal/sign-out")
+    await browser.sign_in(ADMIN_KEY)
+    await browser.get("/")
+    assert "There is no engine vllm." in browser.text
 
 
 async def test_a_route_is_a_name_that_people_may_ask_for(
