@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -345,12 +344,12 @@ class ModelDeployment(Resource):
     spec: ModelDeploymentSpec
     status: ModelDeploymentStatus = ModelDeploymentStatus()
 
-    @cached_property
+    @property
     def served_name(self) -> str:
         """The name clients ask for."""
         return self.spec.served_model_name or self.metadata.name
 
-    @cached_property
+    @property
     def served_names(self) -> tuple[str, ...]:
         """All names clients may ask for: the model's, its aliases, its adapters."""
         return (self.served_name, *self.spec.aliases, *(adapter.name for adapter in self.spec.adapters))
