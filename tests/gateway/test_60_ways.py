@@ -9,10 +9,10 @@ import pytest
 from gateway.conftest import World, first_config
 from gateway.fake_issuer import FakeIssuer
 from gateway.pod import until
-from gateway.ways import bodies, credentials, http1, http2, slow, tokens
+from gateway.ways import bodies, credentials, http1, http2, members, slow, tokens
 from gateway.ways.registry import GUEST, WAYS, Fortress, Way, dumps
 
-ATTACKS = (bodies, credentials, http1, http2, slow, tokens)
+ATTACKS = (bodies, credentials, http1, http2, members, slow, tokens)
 """Each puts its ways on the list when it is imported."""
 
 ROLES = [{"name": "reader", "models": ["*"]}, {"name": "admin", "models": ["*"]}]
@@ -26,7 +26,9 @@ def fortress(session_world: World) -> Iterator[Fortress]:
     issuer.add_key("first")
     config = first_config().key("guest", GUEST, models=["embed"])
     config.model("ears", paths=["/v1/audio/transcriptions"], deployment="embed")
-    config.more = {"jwt": [issuer.route()], "roles": ROLES}
+    config.model("llama", paths=["/api/chat"], deployment="embed")
+    route = {"name": "either", "backends": [{"model": "embed", "weight": 1}]}
+    config.more = {"jwt": [issuer.route()], "roles": ROLES, "routes": [route]}
     session_world.current = config
     session_world.apply(config)
     until(
@@ -64,7 +66,10 @@ def test_the_same_calls_done_right_are_served(fortress: Fortress) -> None:
     assert fortress.ask(fortress.issuer.token("eve")).status == 200
     form, headers = fortress.world.pod.form({"file": b"x", "model": "ears"})
     assert fortress.ask("sk-alice", headers, form, target="/v1/audio/transcriptions").status == 200
-    assert fortress.world.seen == 5
+    assert fortress.ask("sk-alice", body={"model": "either", "input": "x"}, target="/v1/embeddings").status == 200
+    llama = {"model": "llama", "options": {"seed": 1}, "tools": [{"options": 1}]}
+    assert fortress.ask("sk-alice", body=llama, target="/api/chat").status == 200
+    assert fortress.world.seen == 7
 
 
 def test_there_are_at_least_sixty() -> None:

@@ -165,10 +165,20 @@ def test_a_request_without_a_maximum_gets_the_callers_and_one_that_wants_more_is
     gateway.ask(key="sk-least", max_completion_tokens=20, stream=True)
     assert gateway.engine.bodies[-1]["max_completion_tokens"] == 20
     assert "max_tokens" not in gateway.engine.bodies[-1]
+    gateway.ask("/v1/completions", key="sk-least", prompt=["one", "two", [3, 4]], n=2)
+    assert gateway.engine.bodies[-1]["max_tokens"] == 50 // 6
+    gateway.ask("/v1/completions", key="sk-least", prompt=[1, 2, 3])
+    assert gateway.engine.bodies[-1]["max_tokens"] == 50
     begun = gateway.engine.begun
-    for more in ({"max_tokens": 51}, {"max_tokens": -1}, {"n_predict": 1000}, {"max_tokens": 30, "n": 2}, {"max_completion_tokens": "9"}):  # fmt: skip
+    for more in ({"max_tokens": 51}, {"max_tokens": -1}, {"n_predict": 1000}, {"max_length": 51}, {"max_tokens": 30, "n": 2}, {"max_tokens": 30, "n_cmpl": 2}, {"max_completion_tokens": "9"}, {"max_tokens": 9, "auto_max_new_tokens": True}, {"N": 2}, {"Max_Tokens": 5}, {"max_to\u212aens": 5}):  # fmt: skip
         refused = gateway.ask(key="sk-least", **more)
         assert (refused.status, refused.error["code"]) == (400, "max_tokens_exceeded"), more
+    for n in ("8", 8.0, -5, 0, True, [2]):
+        for name in ("n", "n_cmpl", "best_of"):
+            refused = gateway.ask(key="sk-least", **{name: n})
+            assert (refused.status, refused.error["param"]) == (400, name), (name, n)
+    several = gateway.ask("/v1/completions", key="sk-least", prompt=["a"] * 10, max_tokens=6)
+    assert (several.status, several.error["code"]) == (400, "max_tokens_exceeded")
     anthropic = gateway.ask("/v1/messages", key="sk-least", max_tokens=51)
     assert anthropic.anthropic_error["type"] == "invalid_request_error"
     assert gateway.engine.begun == begun

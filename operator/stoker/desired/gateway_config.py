@@ -164,14 +164,18 @@ def _hold(deployment: ModelDeployment) -> Object | None:
 def _additions(model: PublishedModel) -> Object:
     """What is added to the body of a request, by the name that it asks for.
 
-    llama.cpp does not know its adapters by name: a request says which it wants by number. Without the model's own names here,
-    whoever may use the model could say so himself, also for adapters that he may not use.
+    llama.cpp does not know its adapters by name: a request says which it wants by number. SGLang knows them by name, and takes them from
+    a member of the body, too. Without the model's own names here, whoever may use the model could say so himself, also for adapters
+    that he may not use.
     """
     deployment = model.deployment
     adapters = deployment.spec.adapters
+    own = (deployment.served_name, *deployment.spec.aliases)
+    if adapters and model.engine_type == "SGLang":
+        return {"additions": {name: {"lora_path": None} for name in (*own, *(adapter.name for adapter in adapters))}}
     if not adapters or model.engine_type != "LlamaCpp":
         return {}
-    plain: dict[str, Object] = {name: {"lora": []} for name in (deployment.served_name, *deployment.spec.aliases)}
+    plain: dict[str, Object] = {name: {"lora": []} for name in own}
     chosen = {adapter.name: {"lora": [{"id": number, "scale": 1.0}]} for number, adapter in enumerate(adapters)}
     return {"additions": plain | chosen}
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from stoker.gateway.asked_tokens import additions, check_max_tokens, estimate_prompt
+from stoker.gateway.asked_tokens import additions, check_max_tokens, estimate_prompt, too_long_to_add
 from stoker.gateway.bounds import Scope
 from stoker.gateway.decision import Decision, Request
 from stoker.gateway.limits import Admission, Counters, Reading, judge
@@ -45,6 +45,9 @@ class Admissions:
         counters as Redis has them, where it was asked, and has counted the request if it fits."""
         if (problem := self.check(decision, request)) is not None:
             return Admission((), problem)
+        added = additions(request.document, request.path, decision.max_tokens)
+        if added is None:
+            return Admission((), too_long_to_add(request.path))
         admission = ADMITTED
         if decision.scopes:
             tokens = self.estimate(decision, request)
@@ -55,7 +58,6 @@ class Admissions:
             self.counters.count(decision.scopes, tokens=tokens, ticket=ticket)
             if told is None and self.shared is not None:
                 self.shared.note(decision.scopes, tokens)
-        added = additions(request.document, request.path, decision.max_tokens)
         if added or decision.adds:
             added = f"{added},{decision.adds}" if added and decision.adds else added or decision.adds
             admission = replace(admission, headers=(*admission.headers, ("x-gw-add", added)))

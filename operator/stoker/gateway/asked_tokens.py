@@ -7,26 +7,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from stoker.gateway import ollama
-from stoker.gateway.openai_errors import ApiProblem, max_tokens_refused
+from stoker.gateway.openai_errors import ApiProblem, bad_body, max_tokens_refused, not_a_count
 
+COMPLETIONS_PATH = "/v1/completions"
 OLLAMA_PATHS = (ollama.CHAT_PATH, ollama.GENERATE_PATH)
 CHARACTERS_PER_TOKEN = 4
 """Of English text in the vocabularies of today; of other languages bytes are nearer than characters."""
 IMAGE_TOKENS = 500
 MAX_TOKENS_FIELD: Mapping[str, str] = {
     "/v1/chat/completions": "max_tokens",
-    "/v1/completions": "max_tokens",
+    COMPLETIONS_PATH: "max_tokens",
     "/v1/responses": "max_output_tokens",
     "/v1/messages": "max_tokens",
     **dict.fromkeys(OLLAMA_PATHS, f"options.{ollama.LIMIT}"),
 }
 """Where a path says how many tokens it wants at most. Paths that generate no text are not here."""
-SAME_AS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict", "max_new_tokens")
-"""Names by which one engine or another takes that number; n_predict is llama.cpp's, and goes before max_tokens there."""
-STREAM_OPTIONS_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
+SAME_AS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict", "max_new_tokens", "max_length")
+"""Names by which one engine or another takes that number; n_predict is llama.cpp's, and goes before max_tokens there; max_length is
+TabbyAPI's."""
+WITHOUT_END = "auto_max_new_tokens"
+"""With it text-generation-webui looks at none of these."""
+ANSWERS = ("n", "best_of", "n_cmpl")
+"""How many answers a prompt shall have; n_cmpl is llama.cpp's, and goes before n there."""
+READ_HERE = frozenset((*SAME_AS, *ANSWERS, WITHOUT_END))
+LONGEST_ADDITION = 16 << 10
+"""It travels in a header, of which Envoy takes 60 KiB with all others."""
+STREAM_OPTIONS_PATHS = frozenset({"/v1/chat/completions", COMPLETIONS_PATH})
 """Whose streams tell usage only to those who ask."""
 
 
@@ -55,23 +64,28 @@ def check_max_tokens(document: Mapping[str, Any], path: str, limit: int) -> ApiP
         return None
     if path in OLLAMA_PATHS:
         return ollama.check_limit(document, limit)
-    answers = _answers(document)
     for name in document:
         # Engines in Go take a member for another one that is written differently.
-        if name not in SAME_AS and name.casefold() in SAME_AS:
-            return max_tokens_refused(name, document[name], limit, answers)
+        if name not in READ_HERE and name.casefold() in READ_HERE:
+            return max_tokens_refused(name, document[name], limit, 1)
+    for name in ANSWERS:
+        # Some engines take "8" and 8.0 for 8, and less than nothing would make the limit that is added one without end.
+        if not _is_count(value := document.get(name)) and value is not None:
+            return not_a_count(name)
+    if document.get(WITHOUT_END):
+        return max_tokens_refused(WITHOUT_END, document[WITHOUT_END], limit, 1)
+    answers = _answers(document, path)
     for name in SAME_AS:
         value = document.get(name)
-        if value is None:
-            continue
         # To some engines nothing and less than nothing mean: without end.
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1 or value * answers > limit:
+        if value is not None and (not _is_count(value) or value * answers > limit):
             return max_tokens_refused(name, value, limit, answers)
     return max_tokens_refused(MAX_TOKENS_FIELD[path], None, limit, answers) if answers > limit else None
 
 
-def additions(document: Mapping[str, Any], path: str, max_tokens: int) -> str:
-    """Members to put at the end of the request's object, as JSON without braces; of two members with one name the last counts."""
+def additions(document: Mapping[str, Any], path: str, max_tokens: int) -> str | None:
+    """Members to put at the end of the request's object, as JSON without braces; of two members with one name the last counts. None where
+    what they take over from the request is too long for that."""
     more: dict[str, object] = {}
     if document.get("stream") is True and path in STREAM_OPTIONS_PATHS and not wants_usage(document):
         options = document.get("stream_options")
@@ -79,8 +93,20 @@ def additions(document: Mapping[str, Any], path: str, max_tokens: int) -> str:
     if path in OLLAMA_PATHS:
         more |= ollama.more_members(document, max_tokens)
     elif max_tokens and path in MAX_TOKENS_FIELD and all(document.get(name) is None for name in SAME_AS):
-        more[MAX_TOKENS_FIELD[path]] = max_tokens // _answers(document)
-    return json.dumps(more, separators=(",", ":"))[1:-1] if more else ""
+        more[MAX_TOKENS_FIELD[path]] = max_tokens // _answers(document, path)
+    if not more:
+        return ""
+    try:
+        text = json.dumps(more, separators=(",", ":"))[1:-1]
+    except RecursionError:
+        return None
+    return text if len(text) <= LONGEST_ADDITION else None
+
+
+def too_long_to_add(path: str) -> ApiProblem:
+    """What to say then."""
+    name = "options" if path in OLLAMA_PATHS else "stream_options"
+    return bad_body(f"`{name}` is too long or nested too deeply.", "invalid_body", name)
 
 
 def wants_usage(document: Mapping[str, Any]) -> bool:
@@ -89,30 +115,47 @@ def wants_usage(document: Mapping[str, Any]) -> bool:
     return isinstance(options, dict) and options.get("include_usage") is True
 
 
-def _answers(document: Mapping[str, Any]) -> int:
-    """Answers to one prompt."""
-    numbers = [document.get(name) for name in ("n", "best_of")]
-    return max((n for n in numbers if isinstance(n, int) and not isinstance(n, bool)), default=1) or 1
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _answers(document: Mapping[str, Any], path: str) -> int:
+    """To all prompts together."""
+    counts: list[int] = [n for name in ANSWERS if _is_count(n := document.get(name))]
+    each = max(counts, default=1)
+    prompts = document.get("prompt")
+    # A list of numbers is one prompt, in tokens.
+    if path != COMPLETIONS_PATH or not isinstance(prompts, list) or all(type(part) is int for part in prompts):
+        return each
+    return each * len(prompts)
 
 
 def _estimate(value: Any) -> int:
-    """Tokens of a part of the body; parts may be nested as deep as JSON was let in."""
-    if isinstance(value, str):
-        if value.startswith("data:"):
-            return IMAGE_TOKENS
-        size = len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
-        return -(-size // CHARACTERS_PER_TOKEN)
-    if isinstance(value, dict):
-        return sum(_estimate_member(name, part) for name, part in value.items())
-    if isinstance(value, list):
-        return sum(1 if type(part) is int else _estimate(part) for part in value)
-    return 0
+    """Tokens of a part of the body, which may be nested as deep as the JSON that was let in: deeper than Python calls itself."""
+    tokens, parts = 0, [value]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, str):
+            tokens += _estimate_text(part)
+        elif isinstance(part, dict):
+            for name, member in part.items():
+                # Sound and pictures in base64: their size says nothing of their tokens.
+                if name == "data" and isinstance(member, str):
+                    tokens += IMAGE_TOKENS
+                elif name == "images" and isinstance(member, list):
+                    tokens += IMAGE_TOKENS * len(member)
+                else:
+                    parts.append(member)
+        elif isinstance(part, list):
+            numbers = sum(type(one) is int for one in part)
+            tokens += numbers
+            if numbers < len(part):
+                parts += part
+    return tokens
 
 
-def _estimate_member(name: str, part: Any) -> int:
-    # Sound and pictures in base64: their size says nothing of their tokens.
-    if name == "data" and isinstance(part, str):
+def _estimate_text(text: str) -> int:
+    if text.startswith("data:"):
         return IMAGE_TOKENS
-    if name == "images" and isinstance(part, list):
-        return IMAGE_TOKENS * len(part)
-    return _estimate(part)
+    size = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    return -(-size // CHARACTERS_PER_TOKEN)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from itertools import product
 from typing import Any, NoReturn
 
 import orjson
@@ -13,9 +12,10 @@ from stoker.gateway import openai_errors as errors
 from stoker.gateway.decision import Request
 from stoker.gateway.multipart import BadForm, read_form_field
 from stoker.gateway.openai_errors import ApiProblem
+from stoker.gateway.usage_filter import LONGEST_TAIL
 
-SPELLINGS = frozenset(map("".join, product(*((letter, letter.upper()) for letter in "model")))) - {"model"}
-"""Members that engines in Go take for `model`."""
+READ_HERE = frozenset({"model", "stream", "stream_options"})
+"""Engines in Go take members for these that are written with other letters."""
 UTF_8 = frozenset(("utf-8", "utf8", "us-ascii", "ascii"))
 _CHARSET = re.compile(r"""charset\s*\*?\s*=\s*["']?([^"';,\s]*)""")
 
@@ -41,15 +41,35 @@ def read_json_model(request: Request) -> str:
     name = request.document.get("model")
     if name is None:
         _bad("You must provide a `model`; GET /v1/models lists yours.", "missing_model", "model")
-    if not SPELLINGS.isdisjoint(request.document):
-        _bad("Write `model` in lower case, and once.", "duplicate_model", "model")
+    for member in request.document:
+        if not (member.isascii() and member.islower()) and (plain := member.casefold()) in READ_HERE:
+            code = "duplicate_model" if plain == "model" else "invalid_body"
+            _bad(f"Write `{plain}` in lower case, and once.", code, plain)
     if not isinstance(name, str):
         _bad("`model` must be a string.", "invalid_model", "model")
+    if not isinstance(request.document.get("stream"), bool | None):
+        # Some engines take 1 or "true" for it, and then stream what is not counted as a stream.
+        _bad("`stream` must be true or false.", "invalid_body", "stream")
     return name
+
+
+def is_given_twice(body: bytes, member: str) -> bool:
+    """Whether an object that has been read has two members of this name: of texts and numbers the last counts everywhere, but engines in
+    Go lay objects on top of each other."""
+    if b"\\u" not in body and body.count(b'"%b"' % member.encode()) < 2:
+        return False
+    try:
+        members: list[tuple[str, Any]] = json.loads(body, object_pairs_hook=list)
+    except RecursionError:
+        return True
+    return sum(name == member for name, _ in members) > 1
 
 
 def read_document(body: bytes) -> dict[str, Any]:
     """A JSON body; BadBody for whatever another parser might read differently, so that the engine cannot."""
+    if body[-LONGEST_TAIL:].isspace():
+        # Envoy looks for the end of the object there, to add something to it.
+        _bad("The request body ends in too much white space.")
     # Two members of one name are rare and parsers differ on them. Without a second "model" and without \u, by which
     # a name can be written differently, there cannot be two, and the fast parser does. It refuses what the careful one does, and
     # that one has words for it.

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from stoker.gateway import ollama
 from stoker.gateway import openai_errors as errors
-from stoker.gateway.bodies import BadBody, read_form_model, read_json_model
+from stoker.gateway.bodies import BadBody, is_given_twice, read_form_model, read_json_model
 from stoker.gateway.callers import find_caller
 from stoker.gateway.decision import ALLOWED, ANSWER_CLUSTER, Decision, Request
 from stoker.gateway.endpoints import ENDPOINTS, Endpoint, dialect_of
@@ -23,6 +23,8 @@ from stoker.gateway.openapi import OPENAPI_PATH
 from stoker.gateway.routing import Route, find_model
 from stoker.gateway.table import Key, Model, Table
 
+ADAPTER_MEMBERS = frozenset({"lora", "lora_path"})
+"""By which llama.cpp and SGLang are told an adapter."""
 CACHE_ENTRIES = 20_000
 MODELS_PATH = "/v1/models"
 MODEL_PREFIX = MODELS_PATH + "/"
@@ -56,8 +58,10 @@ def decide_path(table: Table, request: Request, path: str, endpoint: Endpoint | 
         name = read_form_model(request) if endpoint.multipart else read_json_model(request)
     except BadBody as bad:
         return refuse(key, bad.problem)
-    if endpoint.dialect == "ollama" and (problem := ollama.check_members(request.document)) is not None:
-        return refuse(key, problem)
+    if endpoint.dialect == "ollama":
+        twice = is_given_twice(request.body, "options")
+        if (problem := ollama.check_members(request.document, options_twice=twice)) is not None:
+            return refuse(key, problem)
     cached: Decision | None = table.cache.get((key.digest, name, path))
     if cached is not None:
         return cached
@@ -109,6 +113,9 @@ def allow(table: Table, key: Key, model: Model, name: str, route: Route | None =
 
 def choose_backend(decision: Decision, route: Route, request: Request, is_ready: Callable[[str], bool]) -> Decision:
     """Which deployment of a route a request goes to, or waits for."""
+    if taken := sorted(ADAPTER_MEMBERS.intersection(request.document)):
+        # What an adapter's request needs is not added on this way, and so not written over either.
+        return refused(decision, request, errors.adapter_by_member(taken[0]))
     index = route.pick(request.path, is_ready)
     place = find_name(request)
     if index is None or place is None:

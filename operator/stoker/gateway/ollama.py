@@ -41,12 +41,15 @@ STAYS = -1
 """As keep_alive: for good, as the engine is started (OLLAMA_KEEP_ALIVE)."""
 
 
-def check_members(document: Mapping[str, Any]) -> ApiProblem | None:
+def check_members(document: Mapping[str, Any], *, options_twice: bool = False) -> ApiProblem | None:
     """What a request may not say; None when it says nothing of the kind."""
     for name in document:
         # Go's parser takes a member for another one that is written differently.
         if name not in READ_HERE and name.casefold() in READ_HERE:
             return bad_body(f"Write `{name.casefold()}` in lower case.", "invalid_body", name.casefold())
+    if options_twice:
+        # Ollama would take what both say together, also what the second does not take back.
+        return bad_body("Write `options` once.", "invalid_body", "options")
     options = document.get("options")
     if options is None:
         return None

@@ -195,6 +195,20 @@ def bad_body(message: str, code: str = "invalid_json", param: str | None = None)
     return ApiProblem(400, code, message, param=param)
 
 
+def adapter_by_member(member: str) -> ApiProblem:
+    """Adapters are models of their own here, which a key may use or not."""
+    return bad_body(
+        f"`{member}` is not taken here: ask for the adapter by its name as `model`; GET /v1/models lists yours.",
+        "unsupported_option",
+        member,
+    )
+
+
+def not_a_count(member: str) -> ApiProblem:
+    """A number of answers that engines could read differently."""
+    return bad_body(f"`{member}` must be a whole number from 1 on.", "invalid_body", member)
+
+
 def model_not_found(name: str) -> ApiProblem:
     """No such model, or not for this key: the answer is the same on purpose."""
     return ApiProblem(

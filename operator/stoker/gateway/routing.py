@@ -142,8 +142,16 @@ def _parse_backend(entry: Mapping[str, Any], known: Callable[[str], Known | None
 def find_model(body: bytes) -> tuple[int, int] | None:
     """Where in a JSON body the name of its model stands, between its quotation marks: first byte and length.
 
-    The body has been read already, and there is one member `model` with a text. None where it cannot be found all the same.
+    The body has been read already, and there is one member `model` with a text. None where it cannot be found all the same, as behind
+    something that is nested deeper than this parser goes.
     """
+    try:
+        return _find_model(body)
+    except RecursionError:
+        return None
+
+
+def _find_model(body: bytes) -> tuple[int, int] | None:
     text = body.decode()
     decoder = json.JSONDecoder()
     at = _skip(text, 0)

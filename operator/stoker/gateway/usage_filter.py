@@ -15,6 +15,8 @@ from stoker.gateway.ollama import COUNT_LUA
 METADATA = "stoker.usage"
 TOKENS = "tokens"
 """The place of the numbers in the metadata."""
+LONGEST_TAIL = 256
+"""Bytes at the end of a body in which its object ends, or nothing can be added to it: bodies that end later are refused."""
 FIELDS = ("prompt", "completion", "cached", "reasoning")
 """Tokens, as they stand in the metadata and in the access log; cached is a part of prompt, reasoning one of completion."""
 
@@ -124,7 +126,7 @@ function envoy_on_request(handle)
   local body = handle:body()
   if not body then return end
   local size = body:length()
-  local tail = math.min(size, 256)
+  local tail = math.min(size, LONGEST_TAIL)
   local close = body:getBytes(size - tail, tail):match("^.*()}%s*$")
   if not close then return end
   body:setBytes(body:getBytes(0, size - tail + close - 1) .. "," .. more .. "}")
@@ -137,7 +139,9 @@ end
 
 def _named(source: str) -> str:
     # Without LuaJIT's compiler: such short runs through calls that it cannot compile cost Envoy 9 µs a request with it, for nothing.
-    return "jit.off()\n" + source.replace("METADATA", METADATA).replace("TOKENS", TOKENS)
+    return "jit.off()\n" + source.replace("METADATA", METADATA).replace("TOKENS", TOKENS).replace(
+        "LONGEST_TAIL", str(LONGEST_TAIL)
+    )
 
 
 COUNT = "count"

@@ -330,7 +330,7 @@ def test_limits_of_users_and_models_are_told(resolved) -> None:
     assert told["maxTokensPerRequest"] == 5
 
 
-def test_adapters_that_an_engine_knows_by_number_are_told_by_name(make_gateway, make_model) -> None:
+def test_adapters_that_a_body_could_name_are_told_by_name(make_gateway, make_model) -> None:
     adapters = [{"name": name, "source": {"uri": f"pvc://w/{name}.gguf"}} for name in ("legal", "medical")]
     model = make_model(aliases=["other"], adapters=adapters)
 
@@ -347,3 +347,4 @@ def test_adapters_that_an_engine_knows_by_number_are_told_by_name(make_gateway, 
         "medical": {"lora": [{"id": 1, "scale": 1.0}]},
     }
     assert told("VLLM") is None
+    assert told("SGLang") == {name: {"lora_path": None} for name in ("smol", "other", "legal", "medical")}
