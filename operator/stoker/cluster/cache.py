@@ -11,14 +11,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from pydantic import ValidationError
-
-from stoker.api import KIND_BY_NAME, ApiGateway, ApiKey, InferenceEngine, ModelDeployment, Resource
+from stoker.api import KIND_BY_NAME, ApiGateway, ApiKey, InferenceEngine, ModelDeployment
 from stoker.api.api_key import KeyUsage
-from stoker.api.base import Metadata
 from stoker.api.observed import FetchProgress, ObservedNode, ObservedPod, ObservedSlice
 from stoker.cluster.objects import awaits_pods, controller_uid, owner_of_child, owner_of_pod, trim
 from stoker.cluster.observe import observe_node, observe_pod, observe_slice
+from stoker.cluster.own import OwnObject, parse_own
 from stoker.cluster.resource_types import (
     DEPLOYMENTS,
     NAMESPACES,
@@ -46,18 +44,6 @@ ANY_VERSION = 2**63
 _TOMBSTONE_SECONDS = 90.0
 # A Deployment without a pod for longer than this is held up by something else: a quota, Pod Security, no controller.
 _STARTING_SECONDS = 15.0
-
-
-@dataclass(frozen=True)
-class OwnObject:
-    """One of our four kinds as read: parsed, or with the reason why it cannot be."""
-
-    kind: str
-    metadata: Metadata
-    raw: Object
-    resource: Resource | None
-    problem: str = ""
-    """What is wrong with it, when ``resource`` is None."""
 
 
 @dataclass(frozen=True)
@@ -401,20 +387,6 @@ class Cache:
                 change(self._index.models_by_served_name, name, key)
         elif isinstance(own.resource, ApiKey):
             change(self._index.keys_by_gateway, (key[0], own.resource.spec.gateway_ref.name), key)
-
-
-def parse_own(kind: str, obj: Object) -> OwnObject:
-    """Parse one of our objects; what cannot be read is kept with the reason, so that its status can say so."""
-    metadata = Metadata.model_validate(obj["metadata"])
-    try:
-        return OwnObject(kind, metadata, obj, KIND_BY_NAME[kind].model_validate(obj))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-    if first["loc"] and first["loc"][0] == "status":
-        # A status edited by hand is only ours to write again.
-        return parse_own(kind, {name: value for name, value in obj.items() if name != "status"})
-    field_path = ".".join(str(part) for part in first["loc"])
-    return OwnObject(kind, metadata, obj, None, f"{field_path}: {first['msg']}")
 
 
 def _version(text: str) -> int:

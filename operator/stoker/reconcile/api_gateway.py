@@ -23,9 +23,10 @@ from stoker.api.names import (
 )
 from stoker.api.observed import ObservedWorkload
 from stoker.api.resolved import PublishedModel, ResolvedApiGateway
-from stoker.cluster.cache import Cache, OwnObject
+from stoker.cluster.cache import Cache
 from stoker.cluster.objects import secret_bytes
 from stoker.cluster.observe import observe_deployment
+from stoker.cluster.own import OwnObject
 from stoker.cluster.resource_types import (
     CONFIG_MAPS,
     DEPLOYMENTS,

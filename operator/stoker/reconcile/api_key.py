@@ -13,10 +13,10 @@ from datetime import datetime
 from stoker.api import ApiKey
 from stoker.api.api_key import KeyHash
 from stoker.api.names import JWT_SECRET_FIELD, KEY_SECRET_FIELD, ROTATE_ANNOTATION
-from stoker.cluster.cache import OwnObject
 from stoker.cluster.children import explain_refusal
 from stoker.cluster.errors import ApiError
 from stoker.cluster.objects import controller_uid, secret_text
+from stoker.cluster.own import OwnObject
 from stoker.cluster.resource_types import SECRETS, Object
 from stoker.desired.api_key import (
     KEY_BYTES,

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 
 from stoker.api.autoscaling import AutoscalingStatus
 from stoker.api.resolved import OperatorSettings
-from stoker.cluster.cache import Cache, Key, OwnObject
+from stoker.cluster.cache import Cache, Key
 from stoker.cluster.children import ChildWriter
 from stoker.cluster.client import KubeClient
 from stoker.cluster.events import EventPoster
 from stoker.cluster.objects import owner_of_child, owner_of_pod
+from stoker.cluster.own import OwnObject
 from stoker.cluster.resource_types import NAMESPACES, NODES, OWN_TYPES, PODS, RESOURCE_SLICES, Object, ResourceType
 from stoker.reconcile.dependants import dependants_of, dependants_of_namespaces, dependants_of_nodes
 from stoker.reconcile.work_queue import WorkKey, WorkQueue

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stoker.api import ApiGateway, ApiKey, InferenceEngine, ModelDeployment
-from stoker.cluster.cache import Cache, OwnObject
+from stoker.cluster.cache import Cache
+from stoker.cluster.own import OwnObject
 from stoker.desired.publishing import publishes
 from stoker.desired.replicas import expected_cold_start, is_sleeping
 from stoker.reconcile.work_queue import WorkKey

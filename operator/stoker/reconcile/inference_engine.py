@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stoker.api import InferenceEngine
-from stoker.cluster.cache import OwnObject
+from stoker.cluster.own import OwnObject
 from stoker.desired.chosen import engine_image
 from stoker.desired.inference_engine import build_children, check_engine
 from stoker.errors import StokerError

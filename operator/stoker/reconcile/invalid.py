@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import TypeAdapter, ValidationError
 
 from stoker.api.base import Condition
-from stoker.cluster.cache import OwnObject
 from stoker.cluster.errors import ApiError
+from stoker.cluster.own import OwnObject
 from stoker.cluster.resource_types import TYPE_BY_KIND, Object
 from stoker.reconcile.context import Context
 from stoker.status.conditions import Cause, Verdict, build_conditions

@@ -9,8 +9,8 @@ from stoker.api import ModelDeployment
 from stoker.api.inspection import ModelStatus
 from stoker.api.observed import ObservedPod, ObservedWorkload
 from stoker.api.resolved import ResolvedModelDeployment
-from stoker.cluster.cache import OwnObject
 from stoker.cluster.observe import observe_deployment
+from stoker.cluster.own import OwnObject
 from stoker.cluster.resource_types import DEPLOYMENTS, TYPE_BY_KIND
 from stoker.desired.choice import choose_engine
 from stoker.desired.chosen import describe_update, read_chosen

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from stoker.api.base import Condition, StatusModel
-from stoker.cluster.cache import OwnObject
 from stoker.cluster.errors import ApiError
+from stoker.cluster.own import OwnObject
 from stoker.cluster.resource_types import TYPE_BY_KIND, Object
 from stoker.errors import StokerError, Waiting
 from stoker.reconcile.context import Context

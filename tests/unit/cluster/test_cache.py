@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from stoker.api.observed import FetchProgress
-from stoker.cluster.cache import Cache, parse_own
+from stoker.cluster.cache import Cache
+from stoker.cluster.own import parse_own
 from stoker.cluster.resource_types import (
     API_GATEWAYS,
     API_KEYS,

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from stoker.cluster.cache import Cache, OwnObject
+from stoker.cluster.cache import Cache
+from stoker.cluster.own import OwnObject
 from stoker.cluster.resource_types import (
     API_GATEWAYS,
     API_KEYS,
