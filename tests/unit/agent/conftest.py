@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from unit.agent.loopback import Answer, LoopbackServer
 
 from stoker.agent.config import AgentConfig
 
@@ -23,10 +24,11 @@ llamacpp:requests_deferred {waiting}
 """
 
 
-class FakeLlamaServer:
+class FakeLlamaServer(LoopbackServer):
     """Loading, ready, hanging or gone, as a test sets it."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.loaded = True
         self.hangs = False
         self.key = ""
@@ -35,39 +37,17 @@ class FakeLlamaServer:
         self.waiting = 0
         self.requests: list[str] = []
         self.asked = asyncio.Event()
-        self.port = 0
-        self._server: asyncio.Server | None = None
 
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+    async def respond(self, path: str, head: bytes) -> Answer | None:
+        self.requests.append(path)
+        self.asked.set()
+        if self.hangs:
+            return None
+        if self.key and path != "/health" and f"Authorization: Bearer {self.key}\r\n".encode() not in head:
+            return 401, "{}"
+        return self._answer(path)
 
-    async def stop(self) -> None:
-        if self._server:
-            self._server.close()
-            await self._server.wait_closed()
-            self._server = None
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = await reader.readuntil(b"\r\n\r\n")
-            path = head.split(b" ")[1].decode()
-            self.requests.append(path)
-            self.asked.set()
-            if self.hangs:
-                await reader.read()
-                return
-            status, body = self._answer(path)
-            if self.key and path != "/health" and f"Authorization: Bearer {self.key}\r\n".encode() not in head:
-                status, body = 401, "{}"
-            writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
-            await writer.drain()
-        except (OSError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-    def _answer(self, path: str) -> tuple[int, str]:
+    def _answer(self, path: str) -> Answer:
         if not self.loaded:
             return 503, '{"error":{"message":"Loading model","type":"unavailable_error","code":503}}'
         if path == "/health":

@@ -5,13 +5,12 @@ Each speaks about one model under one name and has the states loading, ready, an
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-Answer = tuple[int, str]
+from unit.agent.loopback import Answer, LoopbackServer
 
 
 @dataclass
@@ -132,35 +131,16 @@ FAKES: dict[str, Callable[[State, str], Answer]] = {
 }
 
 
-@dataclass
-class FakeEngine:
+class FakeEngine(LoopbackServer):
     """One of the fakes behind a port of the loopback."""
 
-    answer: Callable[[State, str], Answer]
-    state: State = field(default_factory=State)
-    port: int = 0
-    _server: asyncio.Server | None = None
+    def __init__(self, answer: Callable[[State, str], Answer]) -> None:
+        super().__init__()
+        self.answer = answer
+        self.state = State()
 
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def stop(self) -> None:
-        if self._server:
-            self._server.close()
-            await self._server.wait_closed()
-            self._server = None
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = await reader.readuntil(b"\r\n\r\n")
-            status, body = self.answer(self.state, head.split(b" ")[1].decode())
-            writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: {len(body.encode())}\r\n\r\n{body}".encode())
-            await writer.drain()
-        except (OSError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
+    async def respond(self, path: str, head: bytes) -> Answer:
+        return self.answer(self.state, path)
 
 
 def row_of(engine: Any, port: int, **fields: Any) -> dict[str, str]:
