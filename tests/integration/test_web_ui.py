@@ -110,3 +110,20 @@ async def test_its_trouble_is_not_the_gateways(
     )
     await until(client, API_GATEWAYS, namespace, GATEWAY, serves)
     assert await client.get(CLAIMS, namespace, UI) is None
+
+
+async def test_a_gateway_that_serves_tls_is_called_on_a_port_of_the_web_chats_own(
+    plane: ControlPlane, operator: OperatorProcess, client: KubeClient, namespace: str
+) -> None:
+    ui, inside = {"replicas": 0, "storage": STORAGE}, f"{GATEWAY}-inside"
+    plane.apply(gateway(webUI=ui, expose={"tls": {"secretName": "no-such"}}), namespace=namespace)
+    service = await until(client, SERVICES, namespace, inside, bool)
+    assert (service["spec"]["type"], service["spec"]["ports"][0]["targetPort"]) == ("ClusterIP", 8081)
+
+    def opens(port: int):
+        return lambda obj: port in [entry["port"] for rule in obj["spec"]["ingress"] for entry in rule["ports"]]
+
+    await until(client, NETWORK_POLICIES, namespace, GATEWAY, opens(8081))
+    plane.apply(gateway(webUI=ui), namespace=namespace)
+    await until_gone(client, SERVICES, namespace, inside)
+    await until(client, NETWORK_POLICIES, namespace, GATEWAY, lambda obj: not opens(8081)(obj))

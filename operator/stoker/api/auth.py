@@ -122,7 +122,7 @@ class Oidc(ApiModel):
     groups_claim: ClaimPath = "groups"
     """His groups; they become groups of the web chat. Where roleMap names roles other than admin and user, the values of rolesClaim do, for by its groups the web chat tells the gateway who somebody is."""
     role_map: Annotated[list[RoleMapping], Field(min_length=1, max_length=64)] | None = None
-    """Roles by values of rolesClaim; the first that fits counts at the API. In the web chat admin is admin, and every other role user. Whose roles are not in it is refused; who has none waits for an admin. Default: admin is admin, and user is user."""
+    """Roles by values of rolesClaim and groupsClaim; the first that fits counts, at the API and in the portal. In the web chat itself, which looks at rolesClaim only, admin is admin, and every other role user. Whose roles are not in it is refused there; who has none waits for an admin. Default: admin is admin, and user is user."""
     password_login: bool = False
     """Lets accounts of the web chat's own sign in beside it, the first admin's too."""
 

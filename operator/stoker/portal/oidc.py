@@ -208,9 +208,10 @@ def judge(oidc: PortalOidc, config: PortalConfig, claims: Mapping[str, Any]) -> 
         raise SignInRefused(
             f"The identity provider says that the address {user} is not verified: confirm it there, or ask an administrator."
         )
-    values = texts_of(claim(claims, oidc.roles_claim))
+    groups = texts_of(claim(claims, oidc.groups_claim))
+    values = {*texts_of(claim(claims, oidc.roles_claim)), *groups}
     mapped = next((role for value, role in oidc.role_map.items() if value in values), "")
-    role = config.role(mapped) if mapped else config.role_of(user, texts_of(claim(claims, oidc.groups_claim)))
+    role = config.role(mapped) if mapped else config.role_of(user, groups)
     if role is None:
         raise SignInRefused(
             f"{user} has no role here: ask an administrator to give you one of the roles that the gateway knows."

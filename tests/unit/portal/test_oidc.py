@@ -272,6 +272,7 @@ def test_whom_neither_the_map_nor_a_role_names_is_refused() -> None:
         judge(oidc, config, stranger)
     with pytest.raises(SignInRefused, match="no role here"):
         judge(oidc, config, {**stranger, "roles": ["gone"]})
+    assert judge(oidc, config, {**stranger, "groups": ["ai-users"]}).role == "user", "as at the API"
     # As at the API: what the map says comes before what a role says of its subjects.
     assert judge(oidc, config, {**stranger, "groups": ["dev"]}).role == "team"
     assert judge(oidc, config, {**stranger, "email": "y@example.com"}).role == "team"
