@@ -180,7 +180,7 @@ def kube(kind_cluster: KindCluster, request: pytest.FixtureRequest) -> Kube:
             "replicas=2",
             "--wait",
             "--timeout",
-            "2m",
+            "5m",
         ]
         environment = {"KUBECONFIG": str(kind_cluster.kubeconfig_path), "HOME": str(STATE)}
         subprocess.run([str(part) for part in helm], env=environment, check=True, stdout=subprocess.DEVNULL)

@@ -250,6 +250,9 @@ def kept() -> list[tuple[str, bytes]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument(
+        "--inputs", type=int, default=sys.maxsize, help="with a seed: the same on a quick machine and a slow one"
+    )
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--replay", action="store_true", help="the corpus only")
     parser.add_argument("--keep", action="store_true", help="write new finds to the corpus")
@@ -276,7 +279,7 @@ def main() -> int:
         coverage.watch(partial(attempt, kind, data))
     print(f"seed {given.seed}, {len(pool)} inputs to begin with, {len(coverage.seen)} steps reached", flush=True)
     end, tried, found = time.monotonic() + given.seconds, 0, 0
-    while time.monotonic() < end:
+    while tried < given.inputs and time.monotonic() < end:
         kind, data = chance.choice(pool)
         data = mutate(chance, data, [other for same, other in pool if same == kind])
         run = partial(attempt, kind, data)

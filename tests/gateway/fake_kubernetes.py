@@ -150,3 +150,5 @@ class FakeKubernetes(ThreadedServer):
                         await response.write(json.dumps({"type": kind, "object": obj}).encode() + b"\n")
         finally:
             self._written.pop(watch, None)
+            async with self._changed:
+                self._changed.notify_all()

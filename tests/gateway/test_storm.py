@@ -199,7 +199,7 @@ def storm(sides: list[Side], engine: MockEngine, size: Size) -> None:
 
 
 @pytest.mark.parametrize("size", [SMALL, pytest.param(WHOLE, marks=pytest.mark.slow)], ids=["small", "whole"])
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(400)
 def test_nothing_is_cut_or_answered_wrongly_while_everything_around_changes(
     sides: list[Side], engine: MockEngine, size: Size
 ) -> None:

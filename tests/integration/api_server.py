@@ -61,7 +61,7 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     kindless = [str(BIN / "kindless")]
     named = ["cluster", "--name", CLUSTER, "--kubeconfig", str(kubeconfig)]
     subprocess.run([*kindless, "delete", *named], check=True, capture_output=True, timeout=60)
-    subprocess.run([*kindless, "create", *named, "--control-plane-only", "--quiet"], check=True, timeout=180)
+    subprocess.run([*kindless, "create", *named, "--control-plane-only", "--quiet"], check=True, timeout=300)
     try:
         with _proxy(kubeconfig) as http:
             server = ApiServer(kubeconfig, http)

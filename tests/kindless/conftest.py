@@ -38,7 +38,7 @@ class Kind:
 
     def __call__(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         with self.start(*arguments) as process:
-            output, errors = process.communicate(timeout=180)
+            output, errors = process.communicate(timeout=400)
         assert process.returncode == 0 or not check, f"kind {' '.join(arguments)}: {errors}"
         return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
 
