@@ -33,6 +33,9 @@ ASK_SECONDS = 5.0
 MOST_AT_A_TIME = 16
 MOST_IN_A_SECOND = 50
 """Of questions: strangers may make up tokens faster than an identity provider likes to be asked."""
+FOR_KNOWN = 0.25
+"""The share of both that is kept for tokens that were good before, so that strangers do not use up what those need each minute."""
+KNOWN = 10_000
 LARGEST_ANSWER = 1 << 18
 
 
@@ -45,6 +48,8 @@ class Inquiries:
         self._running: dict[bytes, list[Callable[[], None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._second, self._asked = 0, 0
+        self._known: dict[bytes, None] = {}
+        """Tokens that have been good, by their SHA-256."""
 
     def ask(self, table: Table, token: str, settled: Callable[[], None]) -> bool:
         """Calls `settled` when the table knows the token, or knows it for a stranger's. False when too much is being asked."""
@@ -55,7 +60,8 @@ class Inquiries:
         second = int(self._clock())
         if second != self._second:
             self._second, self._asked = second, 0
-        if len(self._running) >= MOST_AT_A_TIME or self._asked >= MOST_IN_A_SECOND:
+        share = 1.0 if digest in self._known else 1.0 - FOR_KNOWN
+        if len(self._running) >= MOST_AT_A_TIME * share or self._asked >= MOST_IN_A_SECOND * share:
             return False
         self._asked += 1
         self._running[digest] = [settled]
@@ -76,6 +82,7 @@ class Inquiries:
             claims = json.loads(text) if status == 200 else None
             if status == 200:
                 take_over(table, digest, claims, time.time())
+                self._note(table, digest)
             else:
                 set_stranger(table, digest, errors.token_unchecked(), time.time())
         except (NotAnswering, ValueError) as error:
@@ -84,6 +91,14 @@ class Inquiries:
         finally:
             for settled in self._running.pop(digest):
                 settled()
+
+    def _note(self, table: Table, digest: bytes) -> None:
+        if digest not in table.identities:
+            self._known.pop(digest, None)
+            return
+        if len(self._known) >= KNOWN:
+            del self._known[next(iter(self._known))]
+        self._known[digest] = None
 
 
 def take_over(table: Table, digest: bytes, claims: Any, now: float) -> None:
