@@ -81,13 +81,6 @@ class FakeGateway:
             line = {"instance": self.instance, "wake": [name], "models": {name: model.to_json()}}
             await self.say(json.dumps(line).encode() + b"\n")
 
-    def serve_held(self, name: str) -> int:
-        """An endpoint is there: what was held is answered."""
-        model = self.model(name)
-        held, model.held = model.held, 0
-        model.completions += held
-        return held
-
     async def say(self, line: bytes) -> None:
         for stream in list(self.streams):
             try:
