@@ -30,7 +30,7 @@ test-all: setup ## the long suites, too
 	@hack/test --all
 
 .PHONY: check
-check: setup ## seconds: format, lint, types, import contracts, unit and golden tests
+check: setup ## a minute or two: format, lint, types, import contracts, unit and golden tests
 	@ruff format --check --quiet . >/dev/null || { echo "run: .venv/bin/ruff format ." >&2; exit 1; }
 	@ruff check --quiet .
 	@mypy
