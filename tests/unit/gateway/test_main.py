@@ -2,9 +2,20 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from pathlib import Path
 from unittest.mock import patch
 
-from stoker.gateway.main import LONGEST_WAIT_SECONDS, QUICK_RESTARTS, STEADY_SECONDS, Child, describe
+import pytest
+
+from stoker.gateway.main import (
+    LONGEST_WAIT_SECONDS,
+    QUICK_RESTARTS,
+    RELAY_ENVIRONMENT,
+    STEADY_SECONDS,
+    Child,
+    describe,
+)
 
 
 def ended(child: Child, after: float) -> float:
@@ -30,6 +41,20 @@ def test_one_that_cannot_start_waits_longer_and_longer_but_never_long() -> None:
     assert waits[0] > 0
     assert waits[-1] == LONGEST_WAIT_SECONDS
     assert ended(child, after=STEADY_SECONDS + 1) == 0, "a steady life wipes the slate"
+
+
+def test_the_relay_keeps_its_memory_and_knows_the_rest_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, told = tmp_path / "program", tmp_path / "told"
+    program.write_text(f'#!/bin/sh\necho "$MALLOC_TRIM_THRESHOLD_ $STOKER_GATEWAY_NAME" > {told}\n')
+    program.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setenv("STOKER_GATEWAY_NAME", "gateway")
+    child = Child("relay", [], environment=RELAY_ENVIRONMENT)
+    child.start()
+    assert os.waitpid(child.pid, 0)[1] == 0
+    assert told.read_text() == f"{4 << 20} gateway\n"
 
 
 def test_an_end_is_described_in_words() -> None:
