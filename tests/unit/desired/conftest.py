@@ -7,6 +7,7 @@ import pytest
 
 from stoker.api import ApiGateway, ApiKey, InferenceEngine, ModelDeployment
 from stoker.api.resolved import OperatorSettings, ResolvedModelDeployment
+from stoker.desired.engine_pod import build_pod_template
 from stoker.desired.model_deployment import resolve_model_deployment
 
 Make = Callable[..., Any]
@@ -77,3 +78,14 @@ def _metadata(name: str, more: dict[str, Any] | None) -> dict[str, Any]:
         "creationTimestamp": "2026-01-01T00:00:00Z",
     }
     return {**metadata, **(more or {})}
+
+
+@pytest.fixture
+def pod(make_model: Make, make_engine: Make, resolve: Make, settings: OperatorSettings) -> Make:
+    """The spec of an engine's pod."""
+
+    def build(model: Any = None, engine: Any = None, settings: OperatorSettings = settings) -> Any:
+        resolved = resolve(make_model(**(model or {})), make_engine(**(engine or {})), settings=settings)
+        return build_pod_template(resolved, settings)["spec"]
+
+    return build
