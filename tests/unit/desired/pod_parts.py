@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "readOnlyRootFilesystem": True,
+    "runAsNonRoot": True,
+    "runAsUser": 65532,
+    "runAsGroup": 65532,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""What Pod Security *restricted* asks of a container, and the user that Stoker's pods have."""
+
 
 def container(spec, name: str) -> Any:
     return next(c for c in (*spec["initContainers"], *spec["containers"]) if c["name"] == name)

@@ -4,21 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-from unit.desired.pod_parts import container, env, volume
+from unit.desired.pod_parts import RESTRICTED, container, env, volume
 
 from stoker.api.resolved import OperatorSettings
 from stoker.desired.engine_pod import build_pod_template
 from stoker.desired.engine_request import model_path
 
-RESTRICTED = {
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "readOnlyRootFilesystem": True,
-    "runAsNonRoot": True,
-    "runAsUser": 65532,
-    "runAsGroup": 65532,
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
 ROOT = Path(__file__).parents[3]
 GPU = {"accelerator": {"vendor": "NVIDIA"}}
 

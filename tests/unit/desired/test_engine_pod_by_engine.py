@@ -9,22 +9,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from unit.desired.pod_parts import container, env, mount, volume
+from unit.desired.pod_parts import RESTRICTED, container, env, mount, volume
 
 from stoker.desired.engine_key import build_key_secret
 from stoker.desired.engine_pod import build_launch, build_pod_template
 from stoker.desired.model_deployment import referenced_objects
 from stoker.errors import Stalled
 
-RESTRICTED = {
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "readOnlyRootFilesystem": True,
-    "runAsNonRoot": True,
-    "runAsUser": 65532,
-    "runAsGroup": 65532,
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
 ROOT = Path(__file__).parents[3]
 GPU = {"accelerator": {"vendor": "NVIDIA"}}
 VLLM = {"type": "VLLM", "accelerator": {"vendor": "NVIDIA"}}
