@@ -23,6 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "operator"), str(ROOT / "tests")]
 
+from awake import awake  # noqa: E402
 from bench.notes import Notes  # noqa: E402
 from bench.scale import cpu_seconds, memory_mib  # noqa: E402
 from integration.control_plane import CONTROL_PLANE_GOGC, OperatorProcess, control_plane  # noqa: E402
@@ -92,13 +93,13 @@ async def main() -> int:
 async def prepare(bench: Bench) -> None:
     """Two gateways' pods, the models with a replica each, and some that sleep."""
     stage = bench.stage
-    awake = [stage.scaling_model(f"model-{number:03d}", {"maxReplicas": 4}) for number in range(bench.models)]
+    running = [stage.scaling_model(f"model-{number:03d}", {"maxReplicas": 4}) for number in range(bench.models)]
     asleep = [stage.scaling_model(f"sleeper-{number:02d}", QUICK) for number in range(SLEEPERS)]
     todo = iter(
         [
             (INFERENCE_ENGINES, engine()),
             (API_GATEWAYS, gateway(replicas=2, auth={"adminKey": False})),
-            *((MODEL_DEPLOYMENTS, each) for each in (*awake, *asleep)),
+            *((MODEL_DEPLOYMENTS, each) for each in (*running, *asleep)),
         ]
     )
 
@@ -111,7 +112,7 @@ async def prepare(bench: Bench) -> None:
     await asyncio.gather(*(create() for _ in range(CREATORS)))
     await stage.until(lambda: sum(map(len, stage.endpoints.values())) >= bench.models, LIMIT_SECONDS)
     await stage.meet_gateway()
-    for each in (*awake, *asleep):
+    for each in (*running, *asleep):
         stage.gateway_model(each["metadata"]["name"])
     while bench.operator.metrics()["stoker_autoscaling_gateway_streams"] < len(stage.pods.gateways):
         await asyncio.sleep(0.2)
@@ -211,7 +212,7 @@ async def wake(bench: Bench) -> None:
     took = []
     for number in range(SLEEPERS):
         name = f"sleeper-{number:02d}"
-        started = time.monotonic()
+        started = awake()
         call = asyncio.create_task(bench.stage.call(name))
         await bench.stage.until(lambda name=name: bench.stage.wanted(name) == 1)  # type: ignore[misc]
         took.append(bench.stage.replicas[name][-1][0] - started)
