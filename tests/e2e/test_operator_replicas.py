@@ -60,6 +60,11 @@ def test_a_rollout_of_the_operator_hands_over_within_2_seconds(
         until(lambda: len(kube.pods(OPERATOR_NAMESPACE, PODS)) == 2, "two replicas")
         with kube.watch("leases", OPERATOR_NAMESPACE, LEASE) as seen:
             operators.restart()
+            leader = operators.leader()
+            until(
+                lambda told=seen, name=leader: told[-1][1]["spec"].get("holderIdentity") == name,
+                "the watch tells of the new leader",
+            )  # type: ignore[misc]
             events = list(seen)
         took = hand_overs([(when, lease["spec"].get("holderIdentity") or "") for when, lease in events])
         assert took, f"leadership never changed: {events}"
