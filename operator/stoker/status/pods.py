@@ -238,7 +238,9 @@ def _main_container(workload: Workload, pod: ObservedPod, container: ObservedCon
         limit = f" (at most {workload.startup_deadline_seconds} s)" if workload.startup_deadline_seconds else ""
         return Cause(f"{workload.subject}Loading", f"Pod {pod.name} runs and is loading{limit}")
     if _has_not_served_yet(pod, container):
-        return Cause(f"{workload.subject}Loading", f"Pod {pod.name} has started and is about to serve")
+        return Cause(
+            f"{workload.subject}Loading", f"Pod {pod.name} has started, and its readiness probe has not passed yet"
+        )
     return Cause(f"{workload.subject}Unresponsive", f"Pod {pod.name} runs, but does not answer its readiness probe now")
 
 

@@ -163,7 +163,7 @@ def test_an_engine_that_has_just_started_is_loading_until_it_is_asked_for_the_fi
 ) -> None:
     engine = container("engine", started=True, running_since=100.0)
     found = cause(workload(pod(engine, unready_since=unready_since)))
-    assert found == Cause("EngineLoading", "Pod smol-1 has started and is about to serve")
+    assert found == Cause("EngineLoading", "Pod smol-1 has started, and its readiness probe has not passed yet")
 
 
 @pytest.mark.parametrize(
