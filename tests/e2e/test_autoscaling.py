@@ -98,7 +98,11 @@ def serving(kube: Kube, namespace: str, count: int) -> Callable[[], bool]:
 
 
 def test_a_model_goes_from_zero_to_what_the_devices_allow_and_back_without_losing_a_request(
-    kube: Kube, make_namespace: Callable[[str], str], next_port: Callable[[], NodePort], node: str
+    request: pytest.FixtureRequest,
+    kube: Kube,
+    make_namespace: Callable[[str], str],
+    next_port: Callable[[], NodePort],
+    node: str,
 ) -> None:
     namespace, port = make_namespace("e2e-autoscaling"), next_port()
     kube.apply(
@@ -112,6 +116,7 @@ def test_a_model_goes_from_zero_to_what_the_devices_allow_and_back_without_losin
     gateway = Gateway(port.host_port, read_key(kube, namespace, "gateway-admin"), MODEL)
     until(lambda: gateway.request("GET", "/v1/models").status == 200, "the gateway serves")
     watcher = Watcher(kube, namespace).start()
+    request.addfinalizer(watcher.stop)
 
     began = time.monotonic()
     gateway.stream(4).await_end()

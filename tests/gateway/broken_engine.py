@@ -1,4 +1,4 @@
-"""A fake engine that takes connections and then answers nothing that is an answer, in one of several ways."""
+"""Fake engines that end connections when nobody expects it: in the middle of an answer, or after it without having said so."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 
 from ports import free_port
 
@@ -58,6 +59,37 @@ class BrokenEngine:
     def close(self) -> None:
         """Nobody listens there any more."""
         # close() alone would leave the thread in accept().
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+
+
+class LeavingEngine:
+    """Streams, and reads no more of that connection, like cpp-httplib; but it ends it only after half a second instead of a moment."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listening.accept()
+                self.connections += 1
+                threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            asked = connection.recv(65536).lower()
+            says_so = b"connection: close\r\n" if b"\r\nconnection: close\r\n" in asked else b""
+            connection.sendall(HEAD[:-2] + says_so + b"\r\ne\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
+            if not says_so:
+                time.sleep(0.5)
+
+    def close(self) -> None:
+        """Nobody listens there any more."""
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from awake import awake
-from gateway.broken_engine import SAYS, BrokenEngine
+from gateway.broken_engine import SAYS, BrokenEngine, LeavingEngine
 from gateway.conftest import World, first_config
 from gateway.fake_engine import FakeEngine
 from gateway.pod import NAMESPACE, GatewayPod, until
@@ -317,6 +317,23 @@ def test_one_that_looks_healthy_and_breaks_off_every_chat_is_asked_seldom(
         world.kubernetes.put_endpoints(NAMESPACE, "qwen", [two[0].port])
         until(lambda: f"127.0.0.1:{broken.port}" not in pod.load("qwen")["endpoints"], "it is gone")
         broken.close()
+
+
+def test_no_request_meets_a_connection_that_an_engine_ends_after_a_stream_without_saying_so(
+    world: World, two: tuple[FakeEngine, FakeEngine]
+) -> None:
+    pod, engine = world.pod, LeavingEngine()
+    world.kubernetes.put_endpoints(NAMESPACE, "qwen", [engine.port])
+    try:
+        until(lambda: pod.load("qwen")["endpoints"].keys() == {f"127.0.0.1:{engine.port}"}, "it is the only one")
+        until(lambda: ask(pod), "it is asked")
+        asked = engine.connections
+        assert [ask(pod) for _ in range(10)] == [True] * 10
+        assert engine.connections == asked + 10
+    finally:
+        world.kubernetes.put_endpoints(NAMESPACE, "qwen", [two[0].port])
+        until(lambda: f"127.0.0.1:{engine.port}" not in pod.load("qwen")["endpoints"], "it is gone")
+        engine.close()
 
 
 def ask(pod: GatewayPod) -> bool:

@@ -47,6 +47,7 @@ from stoker.gateway.state import StateReader
 from stoker.gateway.table import Table
 from stoker.gateway.web import serve_on
 from stoker.gateway.wire import (
+    LAST_OF_ITS_CONNECTION,
     NO_CONFIGURATION,
     NOT_HTTP,
     lines_of,
@@ -260,6 +261,8 @@ class Policy:
         if admission.problem is not None:
             return _refuse(decision, request, admission.problem)
         wire = with_lines(decision.wire, lines_of(admission.headers)) if admission.headers else decision.wire
+        if request.streams:
+            wire = with_lines(wire, LAST_OF_ITS_CONNECTION)
         if endpoint is not None:
             self.last_number = number
             return decision, dispatcher.send(pool, endpoint, number, wire)

@@ -10,7 +10,7 @@ from stoker.claims import in_header
 from stoker.gateway.decision import ALLOWED, ENGINES_CLUSTER, TOLD_OF_SERVED, Decision, Request
 from stoker.gateway.endpoints import ANTHROPIC_PREFIX
 from stoker.gateway.envoy.composite import MODEL_AT
-from stoker.gateway.envoy.parts import ENGINE_KEY_HEADER, USER_GROUPS_HEADER, USER_TOKEN_HEADER
+from stoker.gateway.envoy.parts import ENGINE_KEY_HEADER, LAST_HEADER, USER_GROUPS_HEADER, USER_TOKEN_HEADER
 from stoker.gateway.openai_errors import ApiProblem
 
 STATUS_LINES = {
@@ -38,6 +38,9 @@ SESSION = b"\r\nx-session-"
 SESSIONS = (SESSION + b"affinity:", SESSION + b"id:")
 STAGE = b"\r\nx-gw-stage: "
 PLACE = b"\r\nx-gw-held:"
+LAST_OF_ITS_CONNECTION = f"{LAST_HEADER}: close\r\n".encode()
+"""For streams: llama.cpp ends the connection after one, without a word before and a moment late; a request that is sent in that moment
+is lost. Asked for, the end is told with the answer. One connection more is nothing to a stream."""
 
 
 def parse_request(head: bytes, body: bytes) -> Request | None:

@@ -33,7 +33,7 @@ CERTIFICATE_NAME = "gateway"
 STAT_PREFIX = "gw"
 KEPT = ("reason", "model", "model-at", "endpoint", "key", "user", "caller", "role", "served", "ticket")
 """Of what the policy says, what the log tells, what chooses the endpoint, and what a route needs to write another name."""
-PASSED_ON = ("cluster", "add", "engine-key", "answer", "requested", "problem", "held", "key", "caller", "role")
+PASSED_ON = ("cluster", "add", "engine-key", "last", "answer", "requested", "problem", "held", "key", "caller", "role")
 """And what becomes a header of the request: for its route, what is added to it, and the relay. Each costs, and has to be taken away
 again in front of an engine."""
 HOLD_TIMEOUT = STREAM_IDLE

@@ -29,6 +29,8 @@ USER_GROUPS_HEADER = "x-gw-user-groups"
 USER_HEADERS = (USER_TOKEN_HEADER, USER_GROUPS_HEADER)
 ENGINE_KEY_HEADER = "x-gw-engine-key"
 """From the policy, for engines that ask for a key; towards the engine it is called Authorization."""
+LAST_HEADER = "x-gw-last"
+"""From the policy, for requests that are the last ones of their connection; towards the engine it is called Connection."""
 MOST_REQUESTS = 100_000
 
 

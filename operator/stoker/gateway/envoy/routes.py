@@ -14,6 +14,7 @@ from stoker.gateway.envoy.parts import (
     EARLY_FILTER,
     ENGINE_KEY_HEADER,
     EXTENSION,
+    LAST_HEADER,
     POLICY_FILTER,
     ROUTES_NAME,
     STREAM_IDLE,
@@ -31,6 +32,10 @@ EARLY_FROM_BYTES = 64 << 10
 """Bodies from this size on, and of unknown size, are read only after the caller's key was found good."""
 ENGINE_AUTHORIZATION = {
     "header": {"key": "authorization", "value": f"%REQ({ENGINE_KEY_HEADER})%"},
+    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+}
+CONNECTION = {
+    "header": {"key": "connection", "value": f"%REQ({LAST_HEADER})%"},
     "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
 }
 NOT_FOR_ENGINES = [
@@ -140,8 +145,8 @@ def build_routes(settings: Settings, table: Routes, ready: Container[str] = ()) 
         "name": "all",
         "domains": ["*"],
         "routes": routes,
-        # After the route, which still needs it.
-        "request_headers_to_remove": [ENGINE_KEY_HEADER],
+        # After the route, which still needs them.
+        "request_headers_to_remove": [ENGINE_KEY_HEADER, LAST_HEADER],
         "typed_per_filter_config": {
             POLICY_FILTER: per_route(check_settings={"with_request_body": {"max_request_bytes": max_request_bytes}})
         },
@@ -167,7 +172,7 @@ def _to_engine(source: str, route: Document, headers: list[Document], *removed: 
         "route": route,
         # Of one route what is removed goes first, and a value that is empty is not added.
         "request_headers_to_remove": [*NOT_FOR_ENGINES, *removed],
-        "request_headers_to_add": [ENGINE_AUTHORIZATION],
+        "request_headers_to_add": [ENGINE_AUTHORIZATION, CONNECTION],
         "typed_per_filter_config": {
             USAGE_FILTER: {"@type": EXTENSION + "filters.http.lua.v3.LuaPerRoute", "name": source}
         },
