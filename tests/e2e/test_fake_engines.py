@@ -16,7 +16,7 @@ import pytest
 from e2e import objects
 from e2e.client import Answer, Gateway, NodePort, Stream, read_key
 from e2e.devices import offer, only_node
-from e2e.kube import Kube, Object, until
+from e2e.kube import PATIENCE, Kube, Object, until
 
 IMAGE = "docker.io/stoker-test/fake-engines:1"
 TOKEN_SECONDS = 0.5
@@ -24,6 +24,8 @@ STREAMS = 20
 SECONDS = 28
 """What of each engine is under way, and for how long, while its pods go away."""
 REPLICAS = 2
+GRACE_SECONDS = 330
+"""Of a pod that may drain for five minutes, the default."""
 SLOTS = STREAMS // REPLICAS
 """So that every place is taken: the gateway gives no replica more than it has places."""
 # Another name of the same: a change of the image as far as Stoker and Kubernetes know. From then on a model loads without waiting
@@ -349,6 +351,7 @@ def test_no_stream_of_llama_cpp_or_of_a_fake_engine_is_cut_by_scaling_from_two_t
     assert story.running[name] == STREAMS, "all must be under way when the pods leave"
     for stream in story.streams[name]:
         stream.await_end()
-    fakes.kube.wait_current("modeldeployments", fakes.namespace, name)
+    # New pods need the devices of the old ones, which may take as long to leave as they are allowed to.
+    fakes.kube.wait_current("modeldeployments", fakes.namespace, name, within=GRACE_SECONDS + PATIENCE)
     (pod,) = fakes.kube.pods(fakes.namespace, f"stoker.dev/model-deployment={name}")
     assert pod["spec"]["containers"][0]["image"] in (NEXT_LLAMA, NEXT_FAKE["spec"]["image"])
