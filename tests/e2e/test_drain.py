@@ -40,27 +40,38 @@ def service(kube: Kube, make_namespace: Callable[[str], str], next_port: Callabl
 
 
 @contextmanager
-def steady_calls(gateway: Gateway) -> Iterator[list[str]]:
-    """Short calls one after the other while the block runs; the list holds what was not answered with 200."""
-    failed: list[str] = []
+def repeated(step: Callable[[], None], every: float) -> Iterator[None]:
+    """One after the other while the block runs, with a pause between them."""
     done = threading.Event()
 
-    def call() -> None:
-        while not done.wait(0.5):
-            try:
-                answer = gateway.chat(max_tokens=1)
-                if answer.status != 200:
-                    failed.append(f"{answer.status} {answer.body[:200]!r}")
-            except OSError as error:
-                failed.append(repr(error))
+    def run() -> None:
+        while not done.wait(every):
+            step()
 
-    thread = threading.Thread(target=call, daemon=True)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
-        yield failed
+        yield
     finally:
         done.set()
         thread.join(60)
+
+
+@contextmanager
+def steady_calls(gateway: Gateway) -> Iterator[list[str]]:
+    """Short calls one after the other while the block runs; the list holds what was not answered with 200."""
+    failed: list[str] = []
+
+    def call() -> None:
+        try:
+            answer = gateway.chat(max_tokens=1)
+            if answer.status != 200:
+                failed.append(f"{answer.status} {answer.body[:200]!r}")
+        except OSError as error:
+            failed.append(repr(error))
+
+    with repeated(call, every=0.5):
+        yield failed
 
 
 def only_pod(kube: Kube, service: Service, selector: str) -> str:
@@ -147,26 +158,20 @@ class Calls:
 @contextmanager
 def calls_with_another_try(gateway: Gateway) -> Iterator[Calls]:
     """One after the other while the block runs."""
-    calls, done = Calls(), threading.Event()
+    calls = Calls()
 
     def call() -> None:
-        while not done.wait(0.1):
-            for _ in range(TRIES):
-                try:
-                    calls.statuses.append(gateway.chat(max_tokens=1).status)
-                    break
-                except (OSError, http.client.HTTPException) as error:
-                    calls.lost.append(repr(error))
-            else:
-                calls.given_up += 1
+        for _ in range(TRIES):
+            try:
+                calls.statuses.append(gateway.chat(max_tokens=1).status)
+                break
+            except (OSError, http.client.HTTPException) as error:
+                calls.lost.append(repr(error))
+        else:
+            calls.given_up += 1
 
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    try:
+    with repeated(call, every=0.1):
         yield calls
-    finally:
-        done.set()
-        thread.join(60)
 
 
 def in_flight(kube: Kube, service: Service, pod: str) -> int:

@@ -238,14 +238,7 @@ def test_a_replica_that_cannot_be_reached_costs_few_calls_and_comes_back_by_itse
     tried = connects(pod, dead)
     assert {chat(pod, f"{number}") for number in range(40)} == {"one"}
     assert connects(pod, dead) == tried, "Envoy has not tried it again"
-    engine = FakeEngine("back", port=dead)
-    try:
-        until(lambda: pod.metric(LEFT_OUT) == 0, "it is back")
-        until(lambda: all_answer(pod, "one", "back"), "both answer")
-    finally:
-        world.kubernetes.put_endpoints(NAMESPACE, "qwen", [two[0].port])
-        until(lambda: f"127.0.0.1:{dead}" not in pod.load("qwen")["endpoints"], "it is gone")
-        engine.close()
+    comes_back(world, two[0], dead)
 
 
 @pytest.mark.parametrize("how", SAYS)
@@ -262,14 +255,7 @@ def test_a_replica_that_breaks_off_its_answers_is_left_out_until_it_answers(
             assert [ask(pod) for _ in range(40)] == [True] * 40
             assert broken.chats == tried, "nobody was sent there"
         broken.close()
-        engine = FakeEngine("back", port=broken.port)
-        try:
-            until(lambda: pod.metric(LEFT_OUT) == 0, "it is back")
-            until(lambda: all_answer(pod, "one", "back"), "both answer")
-        finally:
-            world.kubernetes.put_endpoints(NAMESPACE, "qwen", [two[0].port])
-            until(lambda: f"127.0.0.1:{broken.port}" not in pod.load("qwen")["endpoints"], "it is gone")
-            engine.close()
+        comes_back(world, two[0], broken.port)
     finally:
         broken.close()
 
@@ -314,8 +300,7 @@ def test_one_that_looks_healthy_and_breaks_off_every_chat_is_asked_seldom(
             assert answered
             assert chats == tried
     finally:
-        world.kubernetes.put_endpoints(NAMESPACE, "qwen", [two[0].port])
-        until(lambda: f"127.0.0.1:{broken.port}" not in pod.load("qwen")["endpoints"], "it is gone")
+        stays_alone(world, two[0], broken.port)
         broken.close()
 
 
@@ -331,9 +316,25 @@ def test_no_request_meets_a_connection_that_an_engine_ends_after_a_stream_withou
         assert [ask(pod) for _ in range(10)] == [True] * 10
         assert engine.connections == asked + 10
     finally:
-        world.kubernetes.put_endpoints(NAMESPACE, "qwen", [two[0].port])
-        until(lambda: f"127.0.0.1:{engine.port}" not in pod.load("qwen")["endpoints"], "it is gone")
+        stays_alone(world, two[0], engine.port)
         engine.close()
+
+
+def comes_back(world: World, one: FakeEngine, port: int) -> None:
+    """As soon as an engine answers there, it is let in again."""
+    engine = FakeEngine("back", port=port)
+    try:
+        until(lambda: world.pod.metric(LEFT_OUT) == 0, "it is back")
+        until(lambda: all_answer(world.pod, "one", "back"), "both answer")
+    finally:
+        stays_alone(world, one, port)
+        engine.close()
+
+
+def stays_alone(world: World, one: FakeEngine, gone: int) -> None:
+    """Nobody is sent to the other port any more, so it may be closed."""
+    world.kubernetes.put_endpoints(NAMESPACE, "qwen", [one.port])
+    until(lambda: f"127.0.0.1:{gone}" not in world.pod.load("qwen")["endpoints"], "it is gone")
 
 
 def ask(pod: GatewayPod) -> bool:
